@@ -1,0 +1,109 @@
+"""Baselines that every agent has to beat: random valid placement, and the greedy best of k.
+
+Both look at the geometry only (greedy: and at the reward), learn nothing, and play any cluster task.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from megen_gym.actions import Placement
+from megen_gym.rewards.base import Reward
+from megen_gym.rollout import structures_of
+from megen_gym.structure import FloatArray, IntArray, StructureBatch
+from megen_gym.tasks.base import Observation
+from megen_gym.tasks.cluster import ClusterTask
+
+
+class RandomValid:
+    """Uniform focus, distance and direction, redrawn until the placement keeps the task's rules and windows.
+
+    Args:
+        task: The task that is played.
+        seed: Seed of the policy's own generator.
+        tries: Candidates drawn per decision; where none is valid, the first that the guards allow is taken.
+    """
+
+    def __init__(self, task: ClusterTask, seed: int = 0, tries: int = 256) -> None:
+        self.task, self.tries = task, tries
+        self.rng = np.random.default_rng(seed)
+
+    def predict(
+        self, observation: Observation, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[FloatArray, Any]:
+        """A valid random placement per row; `deterministic` changes nothing, for there is nothing to prefer."""
+        single = observation["species"].ndim == 1
+        batch = {key: np.atleast_2d(value) for key, value in observation.items()}
+        action = self._choose(batch)
+        return (action[0] if single else action), state
+
+    def _choose(self, batch: Observation) -> FloatArray:
+        actions, valid, allowed, _ = self._candidates(batch)
+        best = (2 * valid + 1 * allowed).argmax(1)
+        return actions[np.arange(len(best)), best]
+
+    def _candidates(self, batch: Observation) -> tuple[FloatArray, Any, Any, FloatArray]:
+        """(B, K, A) actions, whether each is valid and allowed (B, K), and the points (B, K, 3) they reach."""
+        size, tries = len(batch["species"]), self.tries
+        masks = [np.repeat(batch[name], tries, axis=0) for name in ("focus_mask", "element_mask")]
+        uniform = self.rng.uniform(-1, 1, size=(size * tries, 3))
+        direction = self.rng.normal(size=(size * tries, 3))
+        draft = np.concatenate([uniform, direction / np.linalg.norm(direction, axis=1, keepdims=True)], axis=1)
+        choice = self.task.codec.decode(draft, *masks)
+        actions = self.task.codec.encode(Placement(*choice), *masks).astype(np.float32)
+        canvas = structures_of(batch, self.task.symbols)
+        count = canvas.n_atoms[:, None]
+        focus = choice.focus.reshape(size, tries)
+        offset = (choice.distance[:, None] * choice.direction).reshape(size, tries, 3)
+        point = np.take_along_axis(canvas.positions, focus[..., None], axis=1) + offset
+        point = np.where(count[..., None] > 0, point, 0.0)
+        squared = (
+            (point**2).sum(-1)[..., None]
+            + (canvas.positions**2).sum(-1)[:, None]
+            - 2 * point @ canvas.positions.transpose(0, 2, 1)
+        )
+        distances = np.where(canvas.mask[:, None], np.sqrt(np.maximum(squared, 0)), np.inf)
+        allowed, valid = self.task.rules.allowed(distances, count), self.task.rules.valid(distances, count)
+        return actions.reshape(size, tries, -1), valid, allowed, point
+
+
+class Greedy(RandomValid):
+    """The best by the reward among k random valid placements.
+
+    Args:
+        task: The task that is played.
+        reward: The judge; it is asked k times per decision.
+        k: Candidates judged.
+        seed: Seed of the policy's own generator.
+        tries: Candidates drawn, of which up to k valid ones are judged.
+    """
+
+    def __init__(self, task: ClusterTask, reward: Reward, k: int = 40, seed: int = 0, tries: int = 512) -> None:
+        super().__init__(task, seed, tries)
+        self.reward, self.k = reward, k
+
+    def _choose(self, batch: Observation) -> FloatArray:
+        actions, valid, allowed, point = self._candidates(batch)
+        order = np.argsort(-(2 * valid + 1 * allowed), axis=1, kind="stable")[:, : self.k]
+        rows = np.arange(len(order))[:, None]
+        actions, good, point = actions[rows, order], valid[rows, order], point[rows, order]
+        before = structures_of(batch, self.task.symbols)
+        size, k = order.shape
+        repeated = before[np.repeat(np.arange(size), k)]
+        masks = [np.repeat(batch[name], k, axis=0) for name in ("focus_mask", "element_mask")]
+        element = self.task.codec.decode(actions.reshape(size * k, -1).astype(float), *masks).element
+        after = _add(repeated, point.reshape(-1, 3), element)
+        value = self.reward(repeated, after).value.reshape(size, k)
+        best = np.where(good, value, value - 1e6).argmax(1)
+        return actions[np.arange(size), best]
+
+
+def _add(batch: StructureBatch, point: FloatArray, element: IntArray) -> StructureBatch:
+    """`batch` with one more atom in each structure."""
+    rows, count = np.arange(len(batch)), batch.n_atoms
+    positions = np.concatenate([batch.positions, np.zeros((len(batch), 1, 3))], axis=1)
+    species = np.concatenate([batch.species, np.zeros((len(batch), 1), dtype=np.int64)], axis=1)
+    positions[rows, count], species[rows, count] = point, element
+    return StructureBatch.trusted(positions, species, batch.symbols)

@@ -1,0 +1,106 @@
+"""The action codecs: the one place where box actions are encoded and decoded.
+
+All functions take numpy arrays and torch tensors alike and answer in kind, so that the environment (numpy) and a
+policy that scores stored actions on a GPU (torch) share them.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from megen_gym.errors import InputError
+
+Array = Any
+"""numpy.ndarray or torch.Tensor"""
+
+
+def namespace(array: Array) -> Any:
+    """The module (numpy or torch) whose functions act on `array`."""
+    return sys.modules[type(array).__module__.partition(".")[0]]
+
+
+class Placement(NamedTuple):
+    """A decoded focal action.
+
+    Attributes:
+        focus: (B,) slot of the atom that the new one is placed beside; 0 on an empty canvas.
+        element: (B,) species index of the new atom; 0 (X) means stop.
+        distance: (B,) Å from the focus.
+        direction: (B, 3) unit vector from the focus.
+    """
+
+    focus: Array
+    element: Array
+    distance: Array
+    direction: Array
+
+
+def rank_to_index(rank: Array, mask: Array) -> Array:
+    """Index of the `rank`-th true entry of each row of `mask` (B, M); 0 where a row has none."""
+    xp = namespace(mask)
+    return (1 * ((xp.cumsum(mask, -1) > rank[..., None]) & (mask > 0))).argmax(-1)
+
+
+def index_to_rank(index: Array, mask: Array) -> Array:
+    """How many true entries of each row of `mask` (B, M) come before `index`."""
+    xp = namespace(mask)
+    return xp.where(xp.arange(mask.shape[-1], device=index.device) < index[..., None], mask, 0).sum(-1)
+
+
+def _bin(value: Array, count: Array) -> Array:
+    """Bin 0 .. count-1 that a number in [-1, 1] falls in."""
+    xp = namespace(value)
+    return xp.clip(xp.floor((value + 1) / 2 * count), 0 * count, xp.clip(count - 1, 0, None))
+
+
+@dataclass(frozen=True)
+class FocalCodec:
+    """Box(-1, 1, (6,)) actions: focus, element, distance, direction x, y, z.
+
+    The first two are bins over what the masks allow *now*, so that every action names an atom that is there and an
+    element that is left, and a random action lands at bonding distance of some atom.
+
+    Attributes:
+        shortest: Å, distance that -1 stands for.
+        longest: Å, distance that +1 stands for.
+    """
+
+    shortest: float
+    longest: float
+    size = 6
+
+    def __post_init__(self) -> None:
+        if not 0 < self.shortest < self.longest:
+            raise InputError(
+                f"distance range {self.shortest} .. {self.longest} Å is not usable; give 0 < shortest < longest"
+            )
+
+    def decode(self, action: Array, focus_mask: Array, element_mask: Array) -> Placement:
+        """What `action` (B, 6) means under the masks (B, C) and (B, S). Total: values outside the box are clamped, a
+        zero direction is +z, and NaN counts as 0."""
+        xp = namespace(action)
+        action = xp.clip(xp.nan_to_num(action), -1.0, 1.0)
+        focus = rank_to_index(_bin(action[..., 0], focus_mask.sum(-1)), focus_mask)
+        element = rank_to_index(_bin(action[..., 1], element_mask.sum(-1)), element_mask)
+        distance = self.shortest + (action[..., 2] + 1) / 2 * (self.longest - self.shortest)
+        vector = action[..., 3:6]
+        length = xp.sqrt((vector**2).sum(-1))[..., None]
+        up = xp.zeros_like(vector)
+        up[..., 2] = 1
+        direction = xp.where(length > 1e-6, vector / xp.clip(length, 1e-6, None), up)
+        return Placement(focus, element, distance, direction)
+
+    def encode(self, placement: Placement, focus_mask: Array, element_mask: Array) -> Array:
+        """The action (B, 6) at the centre of the bins that `placement` falls in; the inverse of :meth:`decode`."""
+        xp = namespace(placement.direction)
+
+        def centre(index: Array, mask: Array) -> Array:
+            return (2 * index_to_rank(index, mask) + 1) / xp.clip(mask.sum(-1), 1, None) - 1
+
+        scaled = 2 * (placement.distance - self.shortest) / (self.longest - self.shortest) - 1
+        dtype = placement.direction.dtype
+        parts = (centre(placement.focus, focus_mask), centre(placement.element, element_mask), scaled)
+        head = xp.stack([xp.asarray(part, dtype=dtype) for part in parts], -1)
+        return xp.concatenate([head, placement.direction], -1)

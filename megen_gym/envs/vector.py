@@ -1,0 +1,149 @@
+"""The native Gymnasium vector environment: all environments advance in the same array operations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from megen_gym.envs.engine import Engine, Step
+from megen_gym.envs.single import RENDER_MODES, step_info
+from megen_gym.errors import InputError
+from megen_gym.render import ansi, picture, show
+from megen_gym.rewards.base import Reward
+from megen_gym.structure import BoolArray, FloatArray
+from megen_gym.tasks.base import Observation, Task
+
+
+class StructureVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
+    """`num_envs` episodes side by side of any task under any reward.
+
+    Args:
+        num_envs: B.
+        task: The physics.
+        reward: The judge.
+        min_reward: Floor of a step's reward and the reward of a refused move; the reward's own choice by default.
+        autoreset_mode: ``AutoresetMode.NEXT_STEP`` (an ended episode restarts at the next step, whose action is
+            ignored), ``SAME_STEP`` (it restarts at once; the last observation is in ``infos["final_obs"]``) or
+            ``DISABLED`` (``reset(options={"reset_mask": mask})`` restarts).
+        render_mode: None, "ansi", "rgb_array" or "human".
+    """
+
+    metadata = {"render_modes": RENDER_MODES, "render_fps": 4}  # noqa: RUF012
+
+    def __init__(
+        self,
+        num_envs: int,
+        task: Task[Any],
+        reward: Reward,
+        min_reward: float | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        render_mode: str | None = None,
+    ) -> None:
+        if num_envs < 1:
+            raise InputError(f"num_envs is {num_envs}; give at least 1")
+        self.num_envs, self.task, self.render_mode = num_envs, task, render_mode
+        self.engine = Engine(task, reward, num_envs, min_reward)
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
+        self.single_observation_space, self.single_action_space = task.observation_space, task.action_space
+        self.observation_space = batch_space(task.observation_space, num_envs)
+        self.action_space = batch_space(task.action_space, num_envs)
+        self.rngs: list[np.random.Generator] = []
+        self.ended: BoolArray = np.zeros(num_envs, dtype=bool)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Start episodes everywhere, or where ``options["reset_mask"]`` is true.
+
+        Args:
+            seed: Environment i gets `seed` + i, or its own entry of a list; generators go on where it is None.
+            options: ``{"reset_mask": (B,) bool}``.
+        """
+        seeds = list(seed) if isinstance(seed, list | tuple) else [
+            None if seed is None else seed + i for i in range(self.num_envs)
+        ]
+        if len(seeds) != self.num_envs:
+            raise InputError(f"{len(seeds)} seeds were given for {self.num_envs} environments; give one for each")
+        if not self.rngs:
+            self.rngs = [seeding.np_random(None)[0] for _ in seeds]
+        mask = np.ones(self.num_envs, dtype=bool) if not options else np.asarray(options.get("reset_mask", True))
+        mask = np.broadcast_to(mask, self.num_envs)
+        if self.engine.state is None and not mask.all():
+            raise InputError("reset_mask leaves out environments that never started; reset all of them first")
+        seeded = np.array([value is not None for value in seeds])
+        for row in np.flatnonzero(mask & seeded):
+            self.rngs[row] = seeding.np_random(seeds[row])[0]
+        for rows, first in ((np.flatnonzero(mask & seeded), True), (np.flatnonzero(mask & ~seeded), False)):
+            if len(rows):
+                self._restart(rows, first)
+        self.ended = self.ended & ~mask
+        return self.engine.observe(), {}
+
+    def step(
+        self, actions: NDArray[np.float32]
+    ) -> tuple[Observation, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
+        """Make one move in every environment; the autoreset mode decides what follows an episode's end."""
+        waking = np.flatnonzero(self.ended)
+        step = self.engine.step(np.asarray(actions))
+        infos = self._infos(step)
+        if self.autoreset_mode is AutoresetMode.NEXT_STEP and len(waking):
+            self._restart(waking)
+            for array in (step.reward, step.terminated, step.truncated):
+                array[waking] = 0
+            for key in infos:
+                infos[key][waking] = 0 if infos[key].dtype != object else None
+        ended = step.terminated | step.truncated
+        rows = np.flatnonzero(ended)
+        observation = self.engine.observe()
+        if self.autoreset_mode is AutoresetMode.SAME_STEP and len(rows):
+            infos |= self._final(step, observation, rows)
+            self._restart(rows)
+            observation = self.engine.observe()
+        self.ended = ended if self.autoreset_mode is AutoresetMode.NEXT_STEP else np.zeros_like(ended)
+        return observation, step.reward, step.terminated, step.truncated, infos
+
+    def render(self) -> Any:
+        """One text or image per environment (a tuple), or a window with the first."""
+        atoms = self.engine.structures.to_atoms()
+        if self.render_mode == "human":
+            return show(atoms[0], pause=1.0 / self.metadata["render_fps"])
+        draw = {"ansi": ansi, "rgb_array": picture}.get(self.render_mode or "")
+        return None if draw is None else tuple(draw(structure) for structure in atoms)
+
+    def _restart(self, rows: NDArray[np.integer[Any]], first: bool = False) -> None:
+        self.engine.restart(rows, [self.rngs[row] for row in rows], first)
+
+    def _infos(self, step: Step) -> dict[str, Any]:
+        """Gymnasium's vector infos: an array per key and, under ``_key``, where it holds."""
+        everywhere, move = np.ones(self.num_envs, dtype=bool), step.move
+        flags = {"placed": move.placed, "valid": move.valid, "refused": move.refused, "stopped": move.stopped}
+        infos: dict[str, Any] = {}
+        for name, array in flags.items():
+            infos[name], infos[f"_{name}"] = array.copy(), everywhere.copy()
+        for name, array in step.terms.items():
+            infos[name], infos[f"_{name}"] = np.where(move.placed, array, 0.0), move.placed.copy()
+        if step.errors:
+            infos["error"] = np.full(self.num_envs, None, dtype=object)
+            infos["_error"] = np.zeros(self.num_envs, dtype=bool)
+            for row, reason in step.errors.items():
+                infos["error"][row], infos["_error"][row] = reason, True
+        return infos
+
+    def _final(
+        self, step: Step, observation: Observation, rows: NDArray[np.integer[Any]]
+    ) -> dict[str, Any]:
+        """The last observation and info of the episodes that ended, as Gymnasium's SAME_STEP mode wants them."""
+        final = np.full(self.num_envs, None, dtype=object)
+        here = np.zeros(self.num_envs, dtype=bool)
+        here[rows] = True
+        info: dict[str, Any] = {}
+        for row in rows:
+            final[row] = {key: value[row] for key, value in observation.items()}
+            info = self._add_info(info, step_info(step, int(row)), int(row))
+        return {"final_obs": final, "_final_obs": here, "final_info": info, "_final_info": here.copy()}

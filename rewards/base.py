@@ -1,0 +1,80 @@
+"""What a reward is: it sees structures before and after a placement and says how good the placement was.
+
+An *energy reward* pays the energy that a placement releases, ``-(E(after) - E(before))`` in eV, so that the return of an
+episode telescopes to the binding energy of its last structure.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from megen_gym.structure import FloatArray, StructureBatch
+
+KCAL_PER_MOL = 0.0433641153
+"""1 kcal/mol in eV."""
+
+Known = Mapping[str, FloatArray]
+
+
+@dataclass
+class Outcome:
+    """What a reward says of a batch of placements.
+
+    Attributes:
+        value: (B,) reward.
+        terms: Named parts of it, (B,) each; they appear in `info`.
+        known: (B,) arrays about the structures *after* the placement, handed back to the reward at the next placement
+            as what is known of the structures *before* it (NaN where nothing is known), so that no energy is computed
+            twice.
+        errors: Reason by row where the reward could not be computed; such an episode is truncated.
+    """
+
+    value: FloatArray
+    terms: dict[str, FloatArray] = field(default_factory=dict)
+    known: dict[str, FloatArray] = field(default_factory=dict)
+    errors: dict[int, str] = field(default_factory=dict)
+
+
+class Reward(ABC):
+    """Judge of placements.
+
+    Attributes:
+        invalid: Reward of a move that the task refuses.
+    """
+
+    invalid: float = -1.0
+
+    @abstractmethod
+    def __call__(self, before: StructureBatch, after: StructureBatch, known: Known | None = None) -> Outcome:
+        """Reward of each placement; the new atom is the last of `after`."""
+
+
+class EnergyReward(Reward):
+    """Pays the energy released, in eV. Subclasses give :meth:`energy`."""
+
+    @abstractmethod
+    def energy(self, batch: StructureBatch) -> FloatArray:
+        """(B,) eV; NaN where it cannot be computed. A structure without atoms has energy 0."""
+
+    def energy_errors(self, batch: StructureBatch) -> tuple[FloatArray, dict[int, str]]:
+        """:meth:`energy` with a reason for each row that has none."""
+        energy = self.energy(batch)
+        return energy, {int(row): "the energy is not a number" for row in np.flatnonzero(~np.isfinite(energy))}
+
+    def __call__(self, before: StructureBatch, after: StructureBatch, known: Known | None = None) -> Outcome:
+        start = np.full(len(before), np.nan) if known is None else np.array(known["energy"])
+        errors: dict[int, str] = {}
+        unknown = np.flatnonzero(np.isnan(start))
+        start[unknown[before.n_atoms[unknown] == 0]] = 0.0
+        unknown = unknown[before.n_atoms[unknown] > 0]
+        if len(unknown):
+            start[unknown], failed = self.energy_errors(before[unknown])
+            errors |= {int(unknown[row]): reason for row, reason in failed.items()}
+        energy, failed = self.energy_errors(after)
+        errors |= failed
+        value = np.where(np.isfinite(energy - start), start - energy, 0.0)
+        return Outcome(value, {"energy": energy}, {"energy": energy}, errors)

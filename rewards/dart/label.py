@@ -1,0 +1,162 @@
+"""Build a labelled data set for DART: ``python rewards/dart/label.py --output labels.extxyz --jobs 300``.
+
+Every job draws candidates from its own random stream, relaxes some of them for a few steps with the given ASE
+calculator and keeps *every* step with its energy. A finished job is appended to the output in one write; a killed run
+is started again with the same command and goes on with the next job. Several processes share one output name through
+``--share 0/2`` and ``--share 1/2`` (each appends to a file of its own).
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.io import read, write
+from ase.optimize import BFGS
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+from megen_gym.rewards.dart import candidates
+
+GPAW_LCAO: dict[str, Any] = {
+    "mode": "lcao",
+    "basis": "dzp",
+    "xc": "PBE",
+    "h": 0.30,
+    "occupations": {"name": "fermi-dirac", "width": 0.1},
+    "spinpol": False,
+    "symmetry": "off",
+    "mixer": {"backend": "pulay", "beta": 0.2, "nmaxold": 5, "weight": 1.0},
+    "convergence": {"density": 1e-3, "energy": 1e-3},
+    "maxiter": 120,
+    "txt": None,
+}
+"""PBE in GPAW's LCAO mode: about 2 to 7 s a single point for 5 to 17 gallium atoms on one core."""
+
+VACUUM = 3.5  # Å
+Label = tuple[Atoms, float, str]
+
+
+class Labeller:
+    """Energies and short relaxations with a calculator built anew for every trajectory.
+
+    Args:
+        factory: Returns a fresh ASE calculator.
+    """
+
+    def __init__(self, factory: Callable[[], Any]) -> None:
+        self.factory = factory
+
+    def point(self, atoms: Atoms, kind: str) -> Iterator[Label]:
+        """One single-point energy (eV); nothing when the calculator does not converge."""
+        yield from self.relax(atoms, 0, kind)
+
+    def relax(self, atoms: Atoms, steps: int, kind: str) -> Iterator[Label]:
+        """Every image of a relaxation of at most `steps` steps, the start included."""
+        work = Atoms(atoms.symbols, atoms.positions)
+        work.center(vacuum=VACUUM)
+        work.calc = self.factory()
+        try:
+            if steps:
+                for _ in BFGS(work, logfile=None, maxstep=0.15).irun(fmax=0.05, steps=steps):
+                    yield self._label(work, kind)
+            else:
+                yield self._label(work, kind)
+        except Exception as error:  # a calculator may raise anything; what was labelled so far stays
+            print(f"{kind} of {len(atoms)} atoms ended early: {type(error).__name__}: {error}", file=sys.stderr)
+
+    @staticmethod
+    def _label(work: Atoms, kind: str) -> Label:
+        energy = float(work.get_potential_energy())
+        return Atoms(work.symbols, work.positions - work.positions.mean(0)), energy, kind
+
+
+def run_job(labeller: Labeller, rng: np.random.Generator, max_size: int = 20) -> Iterator[Label]:
+    """The labels of one job: a chain of growth, an agent-like build, or a gas, with strained relatives."""
+    draw = rng.random()
+    size = int(np.clip(round(rng.triangular(3, 13, max_size)), 2, max_size))
+    if draw < 0.65:
+        start = candidates.pack(rng, max(2, size - 2))
+        for length, steps in enumerate((18, 9, 9)):
+            labels = list(labeller.relax(start, steps, "relax" if length == 0 else "grow"))
+            yield from labels
+            if not labels or len(labels[-1][0]) >= max_size:
+                return
+            last = labels[-1][0]
+            if length == 0:
+                yield from labeller.point(candidates.strain(rng, last), "strain")
+                yield from labeller.point(candidates.rattle(rng, last), "rattle")
+                if rng.random() < 0.3:
+                    yield from labeller.point(candidates.overlap(rng, last), "overlap")
+            start = candidates.grow(rng, last)
+    elif draw < 0.95:
+        yield from labeller.relax(candidates.build(rng, size), 6, "build")
+    else:
+        yield from labeller.point(candidates.gas(rng, min(size, 12)), "gas")
+
+
+def finished_jobs(path: Path) -> set[int]:
+    """Numbers of the jobs that stand in `path` already."""
+    if not path.exists():
+        return set()
+    return {int(atoms.info["job"]) for atoms in read(path, ":")}
+
+
+def main(
+    output: Path,
+    jobs: int = 300,
+    seed: int = 0,
+    share: str = "0/1",
+    calculator: str = "gpaw.GPAW",
+    kwargs: dict[str, Any] | None = None,
+) -> None:
+    """Label gallium clusters with an ASE calculator.
+
+    Args:
+        output: extxyz file that grows by one job at a time.
+        jobs: Number of jobs; each gives 1 to about 45 labels.
+        seed: Seed of all random numbers; a job depends on (seed, job) alone.
+        share: "i/k": do every k-th job, beginning with the i-th, for k processes side by side.
+        calculator: Import path of an ASE calculator class.
+        kwargs: Its arguments; the default is the PBE set-up of the bundled data set.
+    """
+    module, _, name = calculator.rpartition(".")
+    make = getattr(importlib.import_module(module), name)
+    settings = GPAW_LCAO if kwargs is None and calculator == "gpaw.GPAW" else kwargs or {}
+    index, count = (int(part) for part in share.split("/"))
+    path = output if count == 1 else output.with_stem(f"{output.stem}.{index}")
+    labeller = Labeller(lambda: make(**settings))
+    atom = Atoms("Ga")
+    atom.center(vacuum=VACUUM)
+    atom.calc = labeller.factory()
+    atom_energy = atom.get_potential_energy()
+    done = finished_jobs(path)
+    for job in range(index, jobs, count):
+        if job in done:
+            continue
+        text = io.StringIO()
+        labels = list(run_job(labeller, np.random.default_rng([seed, job])))
+        for step, (atoms, energy, kind) in enumerate(labels):
+            atoms.info |= {
+                "binding_energy": round(energy - len(atoms) * atom_energy, 5),
+                "kind": kind,
+                "job": job,
+                "step": step,
+            }
+            write(text, atoms, format="extxyz", columns=["symbols", "positions"])
+        with path.open("a") as file:
+            file.write(text.getvalue())
+        print(f"job {job}: {len(labels)} labels", flush=True)
+
+
+if __name__ == "__main__":
+    from jsonargparse import auto_cli
+
+    auto_cli(main, as_positional=False)
