@@ -69,11 +69,6 @@ class Rollout:
         return made
 
 
-def count_atoms(observation: Observation) -> IntArray:
-    """(B,) atoms on the canvas of each observation."""
-    return np.asarray((observation["species"] > 0).sum(-1))
-
-
 def structures_of(observation: Observation, symbols: tuple[str, ...]) -> StructureBatch:
     """The canvases of a batch of observations."""
     species = observation["species"].astype(np.int64)
@@ -103,8 +98,7 @@ def rollout(
     quota = episodes // size + (np.arange(size) < episodes % size)
     observation, _ = env.reset(seed=seed)
     state, start = None, np.ones(size, dtype=bool)
-    n_start, total, steps = count_atoms(observation), np.zeros(size), np.zeros(size, dtype=np.int64)
-    clean, energy = np.ones(size, dtype=bool), np.full(size, np.nan)
+    total, steps, energy = np.zeros(size), np.zeros(size, dtype=np.int64), np.full(size, np.nan)
     last: list[tuple[Observation, float, int, int, bool, float]] = []
     errors: dict[int, str] = {}
     placements = valid_placements = 0
@@ -117,26 +111,23 @@ def rollout(
         moved = counted & ~infos["stopped"]
         placements += int(moved.sum())
         valid_placements += int((infos["valid"] & counted).sum())
-        clean &= infos["valid"] | infos["stopped"]
         if "energy" in infos:
             energy = np.where(infos["_energy"], infos["energy"], energy)
         start = terminated | truncated
         for row in np.flatnonzero(start & counted):
             if "error" in infos and infos["_error"][row]:
                 errors[len(last)] = infos["error"][row]
-            last.append(
-                (infos["final_obs"][row], total[row], int(steps[row]), int(n_start[row]), bool(clean[row]), energy[row])
-            )
+            begun, clean = int(infos["n_start"][row]), bool(infos["all_valid"][row])
+            last.append((infos["final_obs"][row], total[row], int(steps[row]), begun, clean, energy[row]))
         quota[start & counted] -= 1
-        total[start], steps[start], clean[start], energy[start] = 0, 0, True, np.nan
-        n_start = np.where(start, count_atoms(observation), n_start)
-    final, returns, length, begun, valid, energies = zip(*last, strict=True)
+        total[start], steps[start], energy[start] = 0, 0, np.nan
+    final, returns, length, n_start, valid, energies = zip(*last, strict=True)
     stacked = {key: np.stack([row[key] for row in final]) for key in final[0]}
     return Rollout(
         structures=structures_of(stacked, env.task.symbols),
         episode_return=np.array(returns),
         length=np.array(length),
-        n_start=np.array(begun),
+        n_start=np.array(n_start),
         valid=np.array(valid),
         energy=np.array(energies),
         placements=placements,

@@ -28,6 +28,8 @@ class Step:
         move: What became of the actions.
         terms: Named parts of the reward; NaN in rows without a placement.
         errors: Why a reward could not be computed, by row.
+        n_start: Atoms on the canvas when the episode began.
+        clean: Every move of the episode so far placed an atom within the windows (or was a stop).
     """
 
     reward: FloatArray
@@ -36,6 +38,8 @@ class Step:
     move: Move
     terms: dict[str, FloatArray]
     errors: dict[int, str]
+    n_start: IntArray
+    clean: BoolArray
 
 
 class Engine:
@@ -54,6 +58,8 @@ class Engine:
         self.floor = -np.inf if min_reward is None else float(min_reward)
         self.invalid = reward.invalid if min_reward is None else float(min_reward)
         self.episode = np.full(size, -1, dtype=np.int64)
+        self.n_start = np.zeros(size, dtype=np.int64)
+        self.clean = np.ones(size, dtype=bool)
         self.state: Any = None
         self.known: dict[str, FloatArray] = {}
 
@@ -71,6 +77,7 @@ class Engine:
         uniform = np.stack([rng.random(self.task.draws) for rng in rngs])
         fresh = self.task.initial(uniform, self.episode[rows])
         self.state = fresh if len(rows) == self.size else put(self.state, rows, fresh)
+        self.n_start[rows], self.clean[rows] = self.structures.n_atoms[rows], True
         for array in self.known.values():
             array[rows] = np.nan
 
@@ -105,10 +112,11 @@ class Engine:
             for name, part in outcome.known.items():
                 self.known.setdefault(name, np.full(self.size, np.nan))[rows] = part
             errors = {int(rows[row]): reason for row, reason in outcome.errors.items()}
+        self.clean &= ~move.refused & (move.valid | ~move.placed)
         failed = np.zeros(self.size, dtype=bool)
         failed[list(errors)] = True
         reward[failed] = 0.0
         terminated = self.task.terminal(self.state) & ~failed
         truncated = failed | (~terminated & (self.state.steps >= self.task.max_steps))
-        return Step(reward, terminated, truncated, move, terms, errors)
+        return Step(reward, terminated, truncated, move, terms, errors, self.n_start.copy(), self.clean.copy())
 

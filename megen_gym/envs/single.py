@@ -25,6 +25,8 @@ def step_info(step: Step, row: int) -> dict[str, Any]:
         "valid": bool(step.move.valid[row]),
         "refused": bool(step.move.refused[row]),
         "stopped": bool(step.move.stopped[row]),
+        "all_valid": bool(step.clean[row]),
+        "n_start": int(step.n_start[row]),
     }
     if step.move.placed[row]:
         info |= {name: float(part[row]) for name, part in step.terms.items()}

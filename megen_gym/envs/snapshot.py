@@ -22,7 +22,7 @@ def take(env: StructureVectorEnv) -> tuple[Arrays, dict[str, Any]]:
     engine = env.engine
     arrays = {f"state.{field.name}": getattr(engine.state, field.name) for field in dataclasses.fields(engine.state)}
     arrays |= {f"known.{name}": array for name, array in engine.known.items()}
-    arrays |= {"episode": engine.episode, "ended": env.ended}
+    arrays |= {"episode": engine.episode, "ended": env.ended, "n_start": engine.n_start, "clean": engine.clean}
     return arrays, {"rngs": [rng.bit_generator.state for rng in env.rngs]}
 
 
@@ -50,5 +50,6 @@ def restore(env: StructureVectorEnv, arrays: Arrays, rest: dict[str, Any]) -> No
     engine.state = dataclasses.replace(engine.state, **fields)
     engine.known = {name[6:]: np.array(array) for name, array in arrays.items() if name.startswith("known.")}
     engine.episode, env.ended = np.array(arrays["episode"]), np.array(arrays["ended"], dtype=bool)
+    engine.n_start, engine.clean = np.array(arrays["n_start"]), np.array(arrays["clean"], dtype=bool)
     for rng, state in zip(env.rngs, rest["rngs"], strict=True):
         rng.bit_generator.state = state

@@ -122,7 +122,14 @@ class StructureVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any
     def _infos(self, step: Step) -> dict[str, Any]:
         """Gymnasium's vector infos: an array per key and, under ``_key``, where it holds."""
         everywhere, move = np.ones(self.num_envs, dtype=bool), step.move
-        flags = {"placed": move.placed, "valid": move.valid, "refused": move.refused, "stopped": move.stopped}
+        flags: dict[str, Any] = {
+            "placed": move.placed,
+            "valid": move.valid,
+            "refused": move.refused,
+            "stopped": move.stopped,
+            "all_valid": step.clean,
+            "n_start": step.n_start,
+        }
         infos: dict[str, Any] = {}
         for name, array in flags.items():
             infos[name], infos[f"_{name}"] = array.copy(), everywhere.copy()

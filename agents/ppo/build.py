@@ -1,0 +1,138 @@
+"""From settings to environments and to an SB3 model; the same functions serve training, resuming and evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from stable_baselines3 import PPO
+
+from megen_gym import runs
+from megen_gym.agents.ppo.settings import Settings
+from megen_gym.envs.sb3 import SB3VecEnv
+from megen_gym.errors import InputError
+from megen_gym.rollout import make_vec
+from megen_gym.tasks.cluster import ClusterTask
+
+MAX_EVAL_ENVS = 64
+
+
+def training_env(settings: Settings) -> SB3VecEnv:
+    """The environments that the agent learns in."""
+    return SB3VecEnv.make(
+        settings.env,
+        settings.num_envs,
+        seed=settings.seed,
+        reward_scale=settings.reward_scale,
+        **settings.env_arguments(),
+    )
+
+
+def evaluation_env(settings: Settings) -> Any:
+    """Environments with held-out seeds, and held-out starting structures where there are any."""
+    return make_vec(
+        settings.env, min(settings.num_eval_episodes, MAX_EVAL_ENVS), **settings.env_arguments(evaluation=True)
+    )
+
+
+def policy_arguments(settings: Settings, task: ClusterTask) -> dict[str, Any]:
+    """SB3's ``policy_kwargs``: JSON-able, so that a run's config rebuilds the policy."""
+    optimizer = {"optimizer_kwargs": {"amsgrad": settings.optimizer == "amsgrad", "eps": 1e-5}}
+    if settings.policy == "mlp":
+        return {"net_arch": [settings.network_width, settings.network_width], **optimizer}
+    return {
+        "distance_range": (task.codec.shortest, task.codec.longest),
+        "min_distance": task.rules.min_distance,
+        "max_distance": task.rules.max_distance,
+        "windows": task.rules.windows,
+        "lmax": settings.maxl,
+        "channels": settings.num_channels_hidden,
+        "layers": settings.num_interactions,
+        "cutoff": settings.cutoff,
+        "width": settings.network_width,
+        "num_gaussians": settings.num_gaussians,
+        "series": settings.num_channels_per_element,
+        "beta": settings.beta,
+        "bag_scale": settings.bag_scale or float(task.canvas_size),
+        **optimizer,
+    }
+
+
+def make_model(settings: Settings, env: SB3VecEnv) -> PPO:
+    """SB3's PPO with the chosen policy.
+
+    Raises:
+        InputError: when steps, environments and minibatches do not fit together.
+    """
+    steps = settings.num_steps_per_iter // settings.num_envs
+    if steps < 1:
+        raise InputError(
+            f"num_steps_per_iter {settings.num_steps_per_iter} is less than num_envs {settings.num_envs}; "
+            "an iteration needs at least one step of every environment"
+        )
+    batch = min(settings.mini_batch_size, steps * settings.num_envs)
+    policy: Any = "MultiInputPolicy"
+    if settings.policy == "covariant":
+        from megen_gym.agents.covariant.policy import CovariantPolicy
+
+        policy = CovariantPolicy
+    return PPO(
+        policy,
+        env,
+        n_steps=steps,
+        batch_size=batch,
+        n_epochs=settings.max_num_train_iters,
+        learning_rate=settings.learning_rate,
+        gamma=settings.discount,
+        gae_lambda=settings.lam,
+        clip_range=settings.clip_ratio,
+        ent_coef=settings.entropy_coef,
+        vf_coef=settings.vf_coef,
+        max_grad_norm=settings.gradient_clip,
+        target_kl=settings.target_kl,
+        policy_kwargs=policy_arguments(settings, env.env.task),  # type: ignore[arg-type]
+        seed=settings.seed,
+        device=settings.device,
+    )
+
+
+def settings_of(run: runs.Run) -> Settings:
+    """The settings that a run was made with.
+
+    Raises:
+        InputError: when the run knows a setting that this version does not.
+    """
+    known = {field.name for field in fields(Settings)}
+    unknown = sorted(set(run.settings) - known)
+    if unknown:
+        raise InputError(f"run {run.id} has the unknown settings {', '.join(unknown)}; train anew with this version")
+    return Settings(**run.settings)
+
+
+def load_policy(run: runs.Run, device: str = "cpu") -> PPO:
+    """The trained agent of a run as a policy (its ``predict`` plays the run's environment).
+
+    Example:
+        ``policy = load_policy(runs.newest("runs"))``
+    """
+    settings = settings_of(run)
+    settings.device, settings.num_envs = device, 1
+    settings.num_steps_per_iter = max(settings.num_steps_per_iter, 1)
+    model = make_model(settings, training_env(settings))
+    load_weights(model, run)
+    return model
+
+
+def load_weights(model: PPO, run: runs.Run) -> None:
+    """Put a run's weights into the model.
+
+    Raises:
+        InputError: when they belong to another network.
+    """
+    try:
+        model.policy.load_state_dict(run.load_weights(device=str(model.device)))
+    except RuntimeError as error:
+        raise InputError(
+            f"the weights of run {run.id} do not fit this agent ({str(error).splitlines()[-1].strip()}); "
+            "use the settings of that run"
+        ) from error

@@ -1,0 +1,116 @@
+"""Train an agent that builds structures: ``python agents/ppo_train.py --n 18``.
+
+The script reads from top to bottom: settings, run folder, environments, agent, training, judgement. A run that was
+killed goes on with ``python agents/ppo_train.py --resume ID``. Documentation: docs/agents/ppo.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from megen_gym import runs
+from megen_gym.agents.ppo.settings import Settings
+from megen_gym.errors import InputError, user_errors
+
+RESUMABLE = ("num_steps", "max_time", "device", "progress", "dir")
+"""Settings that may change when a run is resumed."""
+
+
+@user_errors
+def train(settings: Settings) -> runs.Run:
+    """Train, evaluate, and compare with the baselines; everything is in the run folder that comes back."""
+    from stable_baselines3.common.logger import configure
+
+    from megen_gym.agents.ppo import checkpoint, judge
+    from megen_gym.agents.ppo.build import evaluation_env, load_weights, make_model, training_env
+    from megen_gym.agents.ppo.callback import IterationEnd
+    from megen_gym.analysis.curves import plot_curves
+
+    check(settings)
+    logging.basicConfig(level=settings.log_level, format="%(message)s", stream=sys.stdout)
+    log = logging.getLogger("megen_gym")
+    if settings.resume is not None:
+        run, settings = reopen(settings)
+    env, evaluation = training_env(settings), evaluation_env(settings)
+    model = make_model(settings, env)
+    if settings.load_model is not None:
+        load_weights(model, runs.open(settings.dir, settings.load_model))
+    iteration = 0
+    if settings.resume is None:
+        run = runs.create(settings.dir, asdict(settings))
+    else:
+        iteration, steps = checkpoint.load(run, model) if run.resumable else (0, 0)
+        run.clean()
+        run.truncate_metrics(iteration)
+        checkpoint.truncate_rollouts(run, steps)
+    model.set_logger(configure(str(run.path / "tensorboard"), ["tensorboard"]))
+    log.info(f"run {run.id}: {judge.count(model)} parameters, {settings.num_envs} environments, {settings.device}")
+
+    end = IterationEnd(run, settings, evaluation, iteration)
+    remaining = settings.num_steps - model.num_timesteps
+    try:
+        if remaining > 0:
+            model.learn(remaining, callback=end, reset_num_timesteps=False)
+    except KeyboardInterrupt:
+        log.info(f"stopped; go on with: python agents/ppo_train.py --dir {settings.dir} --resume {run.id}")
+        raise SystemExit(130) from None
+
+    table = judge.compare(model, evaluation, settings, run)
+    log.info(table)
+    log.info(f"learning curve: {plot_curves([run], run.path / 'learning_curve.png')}")
+    log.info(f"structures: {run.path / 'structures_eval.extxyz'}")
+    return run
+
+
+def check(settings: Settings) -> None:
+    """Refuse settings that cannot work before anything is written.
+
+    Raises:
+        InputError: naming the setting.
+    """
+    for name in ("num_steps", "num_steps_per_iter", "num_envs", "mini_batch_size", "eval_freq", "num_eval_episodes"):
+        if getattr(settings, name) < 1:
+            raise InputError(f"{name} is {getattr(settings, name)}; give at least 1")
+    if settings.device != "cpu":
+        import torch
+
+        try:
+            torch.empty(0, device=settings.device)
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(
+                f"device {settings.device!r} cannot be used here ({str(error).splitlines()[0]}); use --device cpu"
+            ) from error
+
+
+def reopen(given: Settings) -> tuple[runs.Run, Settings]:
+    """The run to resume and its settings, with what the user may change taken from the command line."""
+    from megen_gym.agents.ppo.build import settings_of
+
+    assert given.resume is not None
+    run = runs.newest(given.dir) if given.resume == "newest" else runs.open(given.dir, given.resume)
+    settings, defaults = settings_of(run), Settings()
+    for name in RESUMABLE:
+        value: Any = getattr(given, name)
+        if value != getattr(defaults, name):
+            setattr(settings, name, value)
+    settings.resume, settings.load_model = run.id, None
+    return run, settings
+
+
+def main() -> None:
+    """Command line."""
+    from jsonargparse import auto_cli, set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    train(auto_cli(Settings, as_positional=False))
+
+
+if __name__ == "__main__":
+    main()
