@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
 from megen_gym.actions import Array
 from megen_gym.errors import InputError
 from megen_gym.structure import BoolArray, FloatArray
@@ -65,7 +66,7 @@ class PlacementRules:
 def pair_distances(positions: FloatArray, mask: BoolArray) -> FloatArray:
     """(B, N, N) Å between the atoms of each structure; infinite on the diagonal and where an atom is missing."""
     delta = positions[:, :, None] - positions[:, None]
-    distances = np.sqrt((delta**2).sum(-1))
+    distances: FloatArray = np.sqrt((delta**2).sum(-1))
     distances[~(mask[:, :, None] & mask[:, None])] = np.inf
     index = np.arange(positions.shape[1])
     distances[:, index, index] = np.inf

@@ -105,12 +105,12 @@ class StructureBatch:
     @property
     def n_atoms(self) -> IntArray:
         """(B,) number of atoms."""
-        return self.mask.sum(axis=1)
+        return np.asarray(self.mask.sum(axis=1))
 
     @property
     def numbers(self) -> IntArray:
         """(B, N) atomic numbers, 0 for X."""
-        return np.array([atomic_numbers[name] for name in self.symbols])[self.species]
+        return np.asarray(np.array([atomic_numbers[name] for name in self.symbols])[self.species])
 
     @classmethod
     def from_atoms(

@@ -1,7 +1,7 @@
 """What a reward is: it sees structures before and after a placement and says how good the placement was.
 
-An *energy reward* pays the energy that a placement releases, ``-(E(after) - E(before))`` in eV, so that the return of an
-episode telescopes to the binding energy of its last structure.
+An *energy reward* pays the energy that a placement releases, ``-(E(after) - E(before))`` in eV, so that the return of
+an episode telescopes to the binding energy of its last structure.
 """
 
 from __future__ import annotations
@@ -51,6 +51,28 @@ class Reward(ABC):
     @abstractmethod
     def __call__(self, before: StructureBatch, after: StructureBatch, known: Known | None = None) -> Outcome:
         """Reward of each placement; the new atom is the last of `after`."""
+
+    def __add__(self, other: Reward) -> Reward:
+        """Both rewards, one beside the other."""
+        if not isinstance(other, Reward):
+            return NotImplemented
+        from megen_gym.rewards.combine import SumReward
+
+        return SumReward([self, other])
+
+    def __radd__(self, other: object) -> Reward:
+        """So that ``sum(rewards)``, which begins with 0, works."""
+        return self if other == 0 else NotImplemented
+
+    def __mul__(self, weight: float) -> Reward:
+        """This reward with a weight."""
+        if not isinstance(weight, int | float):
+            return NotImplemented
+        from megen_gym.rewards.combine import SumReward
+
+        return SumReward([self], weights=[weight])
+
+    __rmul__ = __mul__
 
 
 class EnergyReward(Reward):

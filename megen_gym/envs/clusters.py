@@ -44,7 +44,7 @@ def cluster(
     max_distance: float | None = None,
     windows: Sequence[Window] = (),
     on_refusal: Literal["end", "skip"] = "end",
-    reward: str = "calculator",
+    reward: str = "emt",
     reward_kwargs: Mapping[str, Any] | None = None,
     bag_per_start: IntArray | None = None,
     starts: StructureBatch | None = None,
@@ -257,7 +257,7 @@ class ClusterEnv(StructureEnv):
     | windows | () | Å, (low, high) of the 1st, 2nd, ... neighbour; placements that keep them are `valid` |
     | on_refusal | "end" | or "skip": the move is lost, the episode goes on |
     | min_reward | the reward's | floor of a step's reward, and what a refused move earns |
-    | reward, reward_kwargs | "calculator", None | the judge (EMT unless told otherwise) |
+    | reward, reward_kwargs | "emt", None | the judge and its JSON-able arguments |
     | render_mode | None | "ansi", "rgb_array", "human" |
 
     ## Version history

@@ -1,0 +1,175 @@
+"""Energies from an ASE calculator, in this process or in a child process that serves them line by line.
+
+The child (:func:`serve`) is a plain Python process that speaks JSON lines over its standard input and output. It is not
+a `multiprocessing` child, so a user's script needs no ``if __name__ == "__main__"`` and nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+OPTIMIZERS = ("FIRE", "BFGS")
+"""Names in ase.optimize that may relax; the first is the default."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an energy is computed; JSON-able, see :class:`megen_gym.rewards.calculator.CalculatorReward`."""
+
+    calculator: str
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    relax_steps: int = 0
+    fmax: float = 0.05
+    optimizer: str = OPTIMIZERS[0]
+    vacuum: float | None = None
+
+
+def load(path: str) -> Any:
+    """The object at a dotted import path.
+
+    Raises:
+        ImportError, AttributeError: when there is none.
+    """
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def reason(error: BaseException) -> str:
+    """One line that says what was raised, e.g. ``"ValueError: no such basis"``."""
+    text = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+class Engine:
+    """One calculator and what it does to a structure.
+
+    Args:
+        settings: What to compute.
+        directory: Where a calculator that writes files writes them, unless its kwargs say otherwise.
+
+    Attributes:
+        evaluations: Energies computed so far, those of relaxations included.
+    """
+
+    def __init__(self, settings: Settings, directory: str | None = None) -> None:
+        self.settings = settings
+        self.directory = directory
+        self.evaluations = 0
+        self._calculator: Any = None
+        self.build()
+
+    def build(self) -> None:
+        """A fresh calculator; raises whatever its import or constructor raises."""
+        calculator = load(self.settings.calculator)(**self.settings.kwargs)
+        current = getattr(calculator, "directory", None)
+        if self.directory is not None and isinstance(current, (str, Path)) and Path(current) == Path("."):
+            calculator.directory = type(current)(self.directory)
+        self._calculator = calculator
+
+    def energy(self, atoms: Atoms) -> float:
+        """eV of `atoms` after at most `relax_steps` optimiser steps; `atoms` is left as it was.
+
+        Raises:
+            Exception: anything that the calculator raises; the next call then begins with a fresh calculator.
+            ValueError: when the energy is not a finite number.
+        """
+        if self._calculator is None:
+            self.build()
+        work: Any = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+        if self.settings.vacuum is not None and not any(work.pbc):
+            work.center(vacuum=self.settings.vacuum)
+        work.calc = self._calculator
+        try:
+            if self.settings.relax_steps and len(work) > 1:
+                optimizer = load(f"ase.optimize.{self.settings.optimizer}")(work, logfile=None)
+                optimizer.run(fmax=self.settings.fmax, steps=self.settings.relax_steps)
+                self.evaluations += int(optimizer.nsteps)
+            self.evaluations += 1
+            energy = float(work.get_potential_energy())
+        except (Exception, SystemExit):  # some calculators call sys.exit; any of them may be left half-way
+            self._calculator = None
+            raise
+        if not np.isfinite(energy):
+            self._calculator = None
+            raise ValueError(f"the calculator returned {energy}")
+        return energy
+
+
+def encode(atoms: Atoms) -> dict[str, Any]:
+    """`atoms` as JSON-able numbers, positions, cell and pbc; exact."""
+    return {
+        "numbers": atoms.numbers.tolist(),
+        "positions": atoms.positions.tolist(),
+        "cell": np.asarray(atoms.cell).tolist(),
+        "pbc": atoms.pbc.tolist(),
+    }
+
+
+def greeting(settings: Settings, directory: str) -> dict[str, Any]:
+    """The first message to a child."""
+    return {"settings": asdict(settings), "directory": directory}
+
+
+def serve() -> None:
+    """Child process: read a greeting, then structures, answer each with an energy or an error; end with the input.
+
+    The calculator cannot disturb the conversation: the channel is moved away from descriptors 0 and 1, which then are
+    the null device. When the parent dies, the input ends and this process ends at once with all that it started.
+    """
+    source = os.fdopen(os.dup(0), "r", encoding="utf-8")
+    sink = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+
+    def listen() -> None:
+        for line in source:
+            messages.put(json.loads(line))
+        if hasattr(os, "killpg") and os.getpgid(0) == os.getpid():
+            os.killpg(0, signal.SIGKILL)
+        os._exit(0)
+
+    def answer(**reply: Any) -> None:
+        sink.write(json.dumps(reply) + "\n")
+        sink.flush()
+
+    threading.Thread(target=listen, daemon=True).start()
+    first = messages.get()
+    try:
+        engine = Engine(Settings(**first["settings"]), first["directory"])
+    except (Exception, SystemExit) as error:
+        answer(unusable=reason(error), missing=isinstance(error, ImportError))
+        return
+    answer(ready=True)
+    while True:
+        atoms = Atoms(**messages.get())
+        before = engine.evaluations
+        try:
+            energy = engine.energy(atoms)
+        except (Exception, SystemExit) as error:
+            answer(error=reason(error), evaluations=engine.evaluations - before)
+        else:
+            answer(energy=energy, evaluations=engine.evaluations - before)
+
+
+BOOTSTRAP = (
+    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from megen_gym.rewards.worker import serve; serve()"
+)
+
+
+def command() -> list[str]:
+    """Command line of a child that sees the modules that this process sees."""
+    return [sys.executable, "-c", BOOTSTRAP, json.dumps(sys.path)]

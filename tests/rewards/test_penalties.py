@@ -1,0 +1,99 @@
+"""Contacts and distances, against numbers worked out by hand."""
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.data import covalent_radii
+
+from megen_gym.errors import InputError
+from megen_gym.rewards.penalties import ContactReward, DistanceReward
+from megen_gym.structure import StructureBatch
+
+from .conformance import growth
+
+
+def line(*xs, symbol="Ga", **kwargs):
+    """Atoms on the x axis before and after the last of them is placed."""
+    atoms = Atoms(f"{symbol}{len(xs)}", [(x, 0.0, 0.0) for x in xs], **kwargs)
+    after = StructureBatch.from_atoms([atoms])
+    species = after.species.copy()
+    species[:, -1] = 0
+    return StructureBatch(after.positions, species, after.symbols, after.cell, after.pbc), after
+
+
+def test_contacts_by_hand():
+    outcome = ContactReward(strength=2.0, cutoff=2.0)(*line(0.0, 4.0, 1.0, 2.5))  # distances 2.5, 1.5, 1.5
+    assert outcome.value == pytest.approx([-2 * 2 * 0.25**2])
+
+
+def test_contacts_from_covalent_radii():
+    gallium = 0.85 * 2 * covalent_radii[31]
+    assert ContactReward()(*line(0.0, gallium)).value == pytest.approx([0.0])
+    assert ContactReward()(*line(0.0, gallium / 2)).value == pytest.approx([-0.25])
+
+
+def test_the_penalty_is_smooth():
+    x = np.linspace(1.5, 4.0, 1001)
+    reward = ContactReward(cutoff=2.0, neighbour=0.3, bond_distance=3.0)
+    value = np.array([reward(*line(0.0, distance)).value[0] for distance in x])
+    slope = np.diff(value) / np.diff(x)
+    assert np.abs(np.diff(slope)).max() < 0.02
+    assert value[-1] == 0.0
+
+
+def test_neighbours_are_counted_up_to_a_number():
+    chain = line(0.0, 2.6, -2.7, 1.3)
+    assert ContactReward(neighbour=0.1, bond_distance=3.0, cutoff=0.5)(*chain).terms["neighbours"] == pytest.approx([2])
+    capped = ContactReward(neighbour=0.1, bond_distance=3.0, cutoff=0.5, max_neighbours=1)
+    assert capped(*chain).value == pytest.approx([0.1])
+
+
+def test_periodic_images_count_also_those_of_the_atom_itself():
+    before, after = line(0.0, 9.0, cell=[10, 10, 10], pbc=True)
+    assert ContactReward(cutoff=2.0)(before, after).value == pytest.approx([-0.25])
+    before, after = line(0.0, 2.0, cell=[4.0, 10, 10], pbc=True)  # the other atom on both sides, itself at 4 Å twice
+    reward = ContactReward(cutoff=0.5, neighbour=1.0, bond_distance=4.1)
+    assert reward(before, after).terms["neighbours"] == pytest.approx([4.0])
+    with pytest.raises(InputError, match="thick"):
+        ContactReward(neighbour=1.0, bond_distance=6.0)(before, after)
+
+
+def test_skewed_cells_agree_with_ase():
+    cell = [[5.0, 0, 0], [2.4, 4.5, 0], [-2.0, 1.5, 5.0]]
+    positions = np.random.default_rng(0).random((4, 3)) @ np.array(cell)
+    from ase.neighborlist import neighbor_list
+
+    atoms = Atoms("Ga4", positions, cell=cell, pbc=True)
+    after = StructureBatch.from_atoms([atoms])
+    species = after.species.copy()
+    species[:, -1] = 0
+    before = StructureBatch(after.positions, species, after.symbols, after.cell, after.pbc)
+    first, distances = neighbor_list("id", atoms, 4.0)
+    expected = -((1 - distances[first == 3] / 4.0) ** 2).sum()
+    assert ContactReward(cutoff=4.0)(before, after).value == pytest.approx([expected])
+
+
+def test_distance_by_hand():
+    outcome = DistanceReward(coef=0.1, max_solo=2.5, solo_coef=2.0)(*line(0.0, 2.0, 5.0))
+    assert outcome.value == pytest.approx([-0.1 * 4.0 - 2.0 * 0.5])
+    assert outcome.terms["centroid_distance"] == pytest.approx([4.0])
+    assert outcome.terms["solo_distance"] == pytest.approx([0.5])
+
+
+@pytest.mark.parametrize("reward", [ContactReward(neighbour=1.0), DistanceReward(max_solo=0.1)], ids=["c", "d"])
+def test_the_first_atom_and_a_stop_pay_nothing(reward):
+    chain = growth()
+    np.testing.assert_array_equal(reward(chain[0], chain[1]).value, 0.0)
+    np.testing.assert_array_equal(reward(chain[3], chain[3]).value, 0.0)
+    np.testing.assert_array_equal(reward(chain[0], chain[0]).value, 0.0)
+
+
+def test_bad_input_is_refused():
+    for arguments in ({"cutoff": 0}, {"cutoff": float("nan")}, {"strength": -1}, {"bond_distance": -2.0}):
+        with pytest.raises(InputError):
+            ContactReward(**arguments)
+    for arguments in ({"coef": float("inf")}, {"max_solo": 0}):
+        with pytest.raises(InputError):
+            DistanceReward(**arguments)
+    with pytest.raises(InputError, match="centroid"):
+        DistanceReward()(*line(0.0, 2.0, cell=[9, 9, 9], pbc=True))
