@@ -19,23 +19,26 @@ from megen_gym import runs
 from megen_gym.agents.ppo.settings import Settings
 from megen_gym.errors import InputError, user_errors
 
-RESUMABLE = ("num_steps", "max_time", "device", "progress", "dir")
+RESUMABLE = ("num_steps", "max_time", "device", "threads", "progress", "dir")
 """Settings that may change when a run is resumed."""
 
 
 @user_errors
 def train(settings: Settings) -> runs.Run:
     """Train, evaluate, and compare with the baselines; everything is in the run folder that comes back."""
+    import torch
     from stable_baselines3.common.logger import configure
 
     from megen_gym.agents.ppo import checkpoint, judge
     from megen_gym.agents.ppo.build import evaluation_env, load_weights, make_model, training_env
-    from megen_gym.agents.ppo.callback import IterationEnd
-    from megen_gym.analysis.curves import plot_curves
+    from megen_gym.agents.ppo.callback import EVALUATION_SEED, IterationEnd
+    from megen_gym.analysis.curves import plot_learning_curves
+    from megen_gym.io import write_structures
 
     check(settings)
     logging.basicConfig(level=settings.log_level, format="%(message)s", stream=sys.stdout)
     log = logging.getLogger("megen_gym")
+    torch.set_num_threads(settings.threads)
     if settings.resume is not None:
         run, settings = reopen(settings)
     env, evaluation = training_env(settings), evaluation_env(settings)
@@ -51,7 +54,7 @@ def train(settings: Settings) -> runs.Run:
         run.truncate_metrics(iteration)
         checkpoint.truncate_rollouts(run, steps)
     model.set_logger(configure(str(run.path / "tensorboard"), ["tensorboard"]))
-    log.info(f"run {run.id}: {judge.count(model)} parameters, {settings.num_envs} environments, {settings.device}")
+    log.info(f"run {run.id}: {sum(p.numel() for p in model.policy.parameters())} parameters, {settings.num_envs} environments, {settings.device}")
 
     end = IterationEnd(run, settings, evaluation, iteration)
     remaining = settings.num_steps - model.num_timesteps
@@ -62,10 +65,14 @@ def train(settings: Settings) -> runs.Run:
         log.info(f"stopped; go on with: python agents/ppo_train.py --dir {settings.dir} --resume {run.id}")
         raise SystemExit(130) from None
 
-    table = judge.compare(model, evaluation, settings, run)
-    log.info(table)
-    log.info(f"learning curve: {plot_curves([run], run.path / 'learning_curve.png')}")
-    log.info(f"structures: {run.path / 'structures_eval.extxyz'}")
+    seed = settings.seed + EVALUATION_SEED
+    played = judge.compare({settings.policy: model}, evaluation, settings.num_eval_episodes, seed)  # type: ignore[dict-item]
+    built = [atoms for name, result in played.items() for atoms in result.atoms(policy=name)]
+    write_structures(run.path / "structures_compared.extxyz", built)
+    runs.write_text(run.path / "table.md", judge.table(played, evaluation, "markdown") + "\n")
+    log.info(judge.table(played, evaluation))
+    plot_learning_curves(str(run.path))
+    log.info(f"everything is in {run.path}; next: python structures.py --dir {settings.dir} --name {run.id}")
     return run
 
 
@@ -75,7 +82,8 @@ def check(settings: Settings) -> None:
     Raises:
         InputError: naming the setting.
     """
-    for name in ("num_steps", "num_steps_per_iter", "num_envs", "mini_batch_size", "eval_freq", "num_eval_episodes"):
+    positive = ("num_steps", "num_steps_per_iter", "num_envs", "mini_batch_size", "eval_freq", "num_eval_episodes", "threads")
+    for name in positive:
         if getattr(settings, name) < 1:
             raise InputError(f"{name} is {getattr(settings, name)}; give at least 1")
     if settings.device != "cpu":

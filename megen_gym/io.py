@@ -11,7 +11,6 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
-from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -142,13 +141,21 @@ def read_structures(path: str | Path, *, check: bool = True, tail: Literal["refu
     return structures
 
 
+def _rows(path: Path) -> Iterator[Atoms]:
+    import ase.db
+
+    for row in ase.db.connect(path).select():  # type: ignore[no-untyped-call]
+        atoms = row.toatoms()
+        atoms.info |= row.key_value_pairs
+        yield atoms
+
+
 def _read_ase(path: Path, kind: str) -> Iterator[Atoms]:
     from ase.io import iread
 
     index = 0
     try:
-        for index, atoms in zip(count(), iread(path, ":", format=kind), strict=False):
-            atoms.info |= atoms.info.pop("key_value_pairs", {})
+        for atoms in _rows(path) if kind == "db" else iread(path, ":", format=kind):
             yield atoms
             index += 1
     except Exception as error:
@@ -186,7 +193,7 @@ def _frames(text: str, name: str | Path, tail: str) -> list[str]:
             raise InputError(f"{where} has {found} of {end - at - 2} atoms; the file was cut short, restore it")
         if tail == "drop" and end == len(lines) and not lines[-1].endswith("\n"):
             break
-        frames.append("".join(lines[at:end]).rstrip("\n") + "\n")
+        frames.append("".join(lines[at:end]).removesuffix("\n") + "\n")
         at = end
     return frames
 
@@ -307,9 +314,10 @@ def _write_folder(
     paths = [folder / pattern.format(index) for index in range(len(copies))]
     for path, atoms in zip(paths, copies, strict=True):
         box = boxed(atoms)
-        extra: dict[str, Any] = {"label": _label(atoms)} if options["format"] == "vasp" else {}
         with atomic(path) as temporary:
-            write(temporary, box, **options, **extra)
+            write(temporary, box, **options)
+            if options["format"] == "vasp":
+                temporary.write_text(f"{_label(atoms)}\n{temporary.read_text().partition(chr(10))[2]}")
     return paths
 
 

@@ -21,9 +21,10 @@ class MegenReward(Reward):
     """MeGen's reward of one placement (Mach. Learn.: Sci. Technol. 4, 025032, doi 10.1088/2632-2153/acdc03).
 
     ``raw = -(E + 0.1 |centroid(canvas) - new|) - (10 if a window fails)`` with DART's *total* energy E of the new
-    cluster in Hartree, then clipped from below at -0.6. The windows bound the distances of the new atom to its three nearest
-    neighbours to 2.3-3.1, 2.5-3.0 and 2.5-5.5 Å, on canvases of more than two atoms. The published code refuses an atom
-    closer than 2 Å to another with the reward -0.6; that is the task's guard, and `invalid` is its price here.
+    cluster in Hartree, then clipped from below at -0.6. The windows bound the distances of the new atom to its three
+    nearest neighbours to 2.3-3.1, 2.5-3.0 and 2.5-5.5 Å, on canvases of more than two atoms. The published code
+    refuses an atom closer than 2 Å to another with the reward -0.6; that is the task's guard, and `invalid` is its
+    price here.
 
     The total energy grows with the cluster, so that this reward says more about the size of the canvas than about the
     placement: prefer ``dart``, which pays energy differences.
@@ -47,7 +48,7 @@ class MegenReward(Reward):
         """Clipped reward of each placement.
 
         Returns:
-            `value` in published units; terms `energy` (eV, total), `com_distance` (Å), `raw` (not clipped), `valid` (0
+            `value` in published units; terms `energy` (eV, total), `com_distance` (Å), `raw` (not clipped), `in_windows` (0
             or 1).
 
         Raises:
@@ -57,7 +58,7 @@ class MegenReward(Reward):
         com_distance, valid = judge_placement(after)
         hartree = energy / KCAL_PER_MOL * HARTREE_PER_KCAL
         raw = -(hartree + DISTANCE_PENALTY * com_distance) - INVALID_PENALTY * ~valid
-        terms = {"energy": energy, "com_distance": com_distance, "raw": raw, "valid": valid.astype(float)}
+        terms = {"energy": energy, "com_distance": com_distance, "raw": raw, "in_windows": valid.astype(float)}
         return Outcome(np.maximum(raw, FLOOR), terms)
 
 

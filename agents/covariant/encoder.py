@@ -53,11 +53,12 @@ class DegreeLinear(nn.Module):
 
 
 class Gaunt(nn.Module):
-    """Products of functions on the sphere, as polynomials of their values at points: [f g, f² g] of two maps f, g of x.
+    """Products of functions on the sphere, as polynomials of their values at points: [f g, f² g].
 
-    In coefficients these are the couplings of three and four bodies (ACE: Drautz, Phys. Rev. B 99, 014104) by Gaunt
-    instead of Clebsch-Gordan numbers (Luo, Chen, Krishnapriyan, ICLR 2024), one matrix product each way. The
-    quadrature is exact up to degree 4 lmax, so that the result is equivariant to rounding.
+    f and g are linear maps of the input to half its channels each. In coefficients the products are the couplings of
+    three and four bodies (ACE: Drautz, Phys. Rev. B 99, 014104) by Gaunt instead of Clebsch-Gordan numbers (Luo, Chen,
+    Krishnapriyan, ICLR 2024), one matrix product each way. The quadrature is exact up to degree 4 lmax, so that the
+    result is equivariant to rounding.
     """
 
     to_points: Tensor
@@ -70,8 +71,9 @@ class Gaunt(nn.Module):
         scale = math.sqrt(4 * math.pi)
         self.register_buffer("to_points", values * scale, persistent=False)
         self.register_buffer("from_points", (values * weights[:, None] / scale).T.contiguous(), persistent=False)
-        self.spread = DegreeLinear(lmax, channels, 2 * channels)
-        self.gather = DegreeLinear(lmax, 2 * channels, channels)
+        products = max(1, channels // 2)
+        self.spread = DegreeLinear(lmax, channels, 2 * products)
+        self.gather = DegreeLinear(lmax, 2 * products, channels)
 
     def forward(self, fields: Tensor) -> Tensor:
         m, nodes, _ = fields.shape

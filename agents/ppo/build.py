@@ -17,6 +17,41 @@ from megen_gym.tasks.cluster import ClusterTask
 MAX_EVAL_ENVS = 64
 
 
+def env_arguments(settings: Settings, evaluation: bool = False) -> dict[str, Any]:
+    """Keyword arguments of the environment; only what was set, so that its own defaults hold."""
+    formula = settings.formula or settings.formulas
+    if evaluation and settings.eval_formulas:
+        formula = settings.eval_formulas
+    start = settings.start or settings.initial_structure
+    low, high = settings.min_mean_distance, settings.max_mean_distance
+    chosen = {
+        "formula": formula,
+        "size_range": settings.size_range,
+        "symbols": settings.symbols,
+        "canvas_size": settings.canvas_size,
+        "start": start,
+        "grow": settings.grow,
+        "distance_range": None if low is None and high is None else (low or 2.3, high or 3.1),
+        "min_distance": settings.min_atomic_distance,
+        "max_distance": settings.max_solo_distance,
+        "min_reward": settings.min_reward,
+        "reward": settings.reward,
+        "scaffold": settings.scaffold,
+    }
+    arguments = {name: value for name, value in chosen.items() if value is not None}
+    if settings.env.startswith("GaCluster") and formula is None:
+        arguments["n"] = settings.n
+    if start is not None:
+        arguments["split"] = "eval" if evaluation else "train"
+    if settings.num_refills:
+        arguments["refills"] = settings.num_refills
+    if settings.stop:
+        arguments["stop"] = True
+    if settings.reward_kwargs:
+        arguments["reward_kwargs"] = settings.reward_kwargs
+    return arguments | settings.env_kwargs
+
+
 def training_env(settings: Settings) -> SB3VecEnv:
     """The environments that the agent learns in."""
     return SB3VecEnv.make(
@@ -24,14 +59,14 @@ def training_env(settings: Settings) -> SB3VecEnv:
         settings.num_envs,
         seed=settings.seed,
         reward_scale=settings.reward_scale,
-        **settings.env_arguments(),
+        **env_arguments(settings),
     )
 
 
 def evaluation_env(settings: Settings) -> Any:
     """Environments with held-out seeds, and held-out starting structures where there are any."""
     return make_vec(
-        settings.env, min(settings.num_eval_episodes, MAX_EVAL_ENVS), **settings.env_arguments(evaluation=True)
+        settings.env, min(settings.num_eval_episodes, MAX_EVAL_ENVS), **env_arguments(settings, evaluation=True)
     )
 
 

@@ -125,6 +125,8 @@ class Settings:
     """Seed of everything; evaluation uses other seeds."""
     device: str = "cpu"
     """cpu or cuda."""
+    threads: int = 1
+    """CPU threads of torch; the networks are small, more than one seldom pays."""
     resume: str | None = None
     """Id of a run to go on with, or "newest" (MolGym's load_latest); its settings are kept, num_steps, max_time and
     device may change."""
@@ -146,37 +148,3 @@ class Settings:
     """How much is printed."""
     progress: bool = True
     """Show a progress bar."""
-
-    def env_arguments(self, evaluation: bool = False) -> dict[str, Any]:
-        """Keyword arguments of the environment; only what was set, so that its own defaults hold."""
-        formula = self.formula or self.formulas
-        if evaluation and self.eval_formulas:
-            formula = self.eval_formulas
-        start = self.start or self.initial_structure
-        low, high = self.min_mean_distance, self.max_mean_distance
-        chosen = {
-            "formula": formula,
-            "size_range": self.size_range,
-            "symbols": self.symbols,
-            "canvas_size": self.canvas_size,
-            "start": start,
-            "grow": self.grow,
-            "distance_range": None if low is None and high is None else (low or 2.3, high or 3.1),
-            "min_distance": self.min_atomic_distance,
-            "max_distance": self.max_solo_distance,
-            "min_reward": self.min_reward,
-            "reward": self.reward,
-            "scaffold": self.scaffold,
-        }
-        arguments = {name: value for name, value in chosen.items() if value is not None}
-        if self.env.startswith("GaCluster") and formula is None:
-            arguments["n"] = self.n
-        if start is not None:
-            arguments["split"] = "eval" if evaluation else "train"
-        if self.num_refills:
-            arguments["refills"] = self.num_refills
-        if self.stop:
-            arguments["stop"] = True
-        if self.reward_kwargs:
-            arguments["reward_kwargs"] = self.reward_kwargs
-        return arguments | self.env_kwargs

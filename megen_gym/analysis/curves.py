@@ -49,7 +49,8 @@ def grouped(found: Sequence[Run]) -> dict[str, list[Run]]:
 def mean_curve(curves: Sequence[tuple[FloatArray, FloatArray]]) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Mean and standard deviation over several curves (x, y) at every x that occurs, each within its own range only.
 
-    >>> x, mean, spread = mean_curve([(np.array([0.0, 2.0]), np.array([0.0, 2.0])), (np.array([0.0, 1.0]), np.array([2.0, 3.0]))])
+    >>> curves = [(np.array([0.0, 2.0]), np.array([0.0, 2.0])), (np.array([0.0, 1.0]), np.array([2.0, 3.0]))]
+    >>> x, mean, spread = mean_curve(curves)
     >>> x.tolist(), mean.tolist(), spread.tolist()
     ([0.0, 1.0, 2.0], [1.0, 2.0, 2.0], [1.0, 1.0, 0.0])
     """

@@ -1,4 +1,4 @@
-"""From the rollouts of a run to structures that a user can trust: filtered, without duplicates, relaxed, in any format."""
+"""From the rollouts of a run to structures to be trusted: filtered, without duplicates, relaxed, in any format."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def bare_flags(arguments: Sequence[str]) -> list[str]:
     >>> bare_flags(["--unique", "--dir", "runs", "--valid_only"])
     ['--unique=distances', '--dir', 'runs', '--valid_only=true']
     """
-    following = [*arguments[1:], "--"]
+    following = [*arguments, "--"][1:]
     return [
         f"{word}={BARE[word]}" if word in BARE and after.startswith("--") else word
         for word, after in zip(arguments, following, strict=True)
@@ -98,23 +98,23 @@ def export_structures(
     _check_names(run, target, db)
     sieve = _Sieve(_read(run, mode))
     _check_symbols(sieve.structures, symbols, run)
-    sieve.keep("unchanged seed", lambda all: [len(atoms) > atoms.info["n_start"] for atoms in all])
-    sieve.keep("overlap or not finite", lambda all: [io.fault(atoms) is None for atoms in all])
-    sieve.keep("larger than canvas_size", lambda all: [canvas_size is None or len(a) <= canvas_size for a in all])
+    sieve.keep("unchanged seed", lambda built: [len(atoms) > atoms.info["n_start"] for atoms in built])
+    sieve.keep("overlap or not finite", lambda built: [io.fault(atoms) is None for atoms in built])
+    sieve.keep("larger than canvas_size", lambda built: [canvas_size is None or len(a) <= canvas_size for a in built])
     quality_rows = _quality(sieve.structures)
     if valid_only:
         sieve.keep("not valid", _valid)
     if unique is not None:
-        sieve.keep("duplicate", lambda all: _representatives(all, unique, tolerance))
+        sieve.keep("duplicate", lambda built: _representatives(built, unique, tolerance))
     if relax is not None and sieve.structures:
         results = relax_structures(sieve.structures, relax, relax_kwargs, fmax=fmax, steps=relax_steps)
         reason = next((r.error for r in results if r.error), None)
-        sieve.keep(f"not relaxed, e.g. {reason}", lambda all: [r.error is None for r in results])
+        sieve.keep(f"not relaxed, e.g. {reason}", lambda built: [r.error is None for r in results])
         sieve.structures = [_mark(r.atoms, r.before, r.converged) for r in results if r.error is None]
         if valid_only:
-            sieve.keep("not valid after relaxing", lambda all: valid_clusters(StructureBatch.from_atoms(all)))
+            sieve.keep("not valid after relaxing", lambda built: valid_clusters(StructureBatch.from_atoms(built)))
         if unique is not None:
-            sieve.keep("duplicate after relaxing", lambda all: _representatives(all, unique, tolerance))
+            sieve.keep("duplicate after relaxing", lambda built: _representatives(built, unique, tolerance))
     left = sieve.structures
     if not left:
         counts = ", ".join(f"{number} {reason.removeprefix('dropped: ')}" for reason, number in sieve.counts)
@@ -139,7 +139,7 @@ def export_structures(
 
 
 def _check_names(run: runs.Run, target: Path, db: Path | None) -> None:
-    """Refuse before any work: an ending that cannot be written, or a file that would be overwritten by its own export."""
+    """Refuse before any work: an ending that cannot be written, or a file that the export itself reads."""
     if io.file_format(target) != "extxyz":
         raise InputError(f"cannot write structures to {target}; expected a name that ends in .xyz or .extxyz")
     if target.resolve() in [(run.path / f"structures_{mode}.extxyz").resolve() for mode in ("train", "eval")]:
@@ -208,14 +208,11 @@ def _quality(structures: list[Atoms]) -> list[Quality]:
     policies: dict[str, list[Atoms]] = {}
     for atoms in structures:
         policies.setdefault(str(atoms.info.get("policy", "unknown")), []).append(atoms)
-    return [
-        quality(
-            policy,
-            batch := StructureBatch.from_atoms(made),
-            [io.energy_of(atoms) for atoms in made],
-            valid=_valid(made),
-            rewards=[float(atoms.info.get("reward", np.nan)) for atoms in made],
-            method="soap" if any(batch.pbc) else "distances",
-        )
-        for policy, made in policies.items()
-    ]
+    rows = []
+    for policy, made in policies.items():
+        batch = StructureBatch.from_atoms(made)
+        energies = [io.energy_of(atoms) for atoms in made]
+        rewards = [float(atoms.info.get("reward", np.nan)) for atoms in made]
+        method: Method = "soap" if any(batch.pbc) else "distances"
+        rows.append(quality(policy, batch, energies, valid=_valid(made), rewards=rewards, method=method))
+    return rows

@@ -20,16 +20,16 @@ RENDER_MODES = ["ansi", "rgb_array", "human"]
 
 def step_info(step: Step, row: int) -> dict[str, Any]:
     """The info dictionary of one environment."""
-    info: dict[str, Any] = {
-        "placed": bool(step.move.placed[row]),
+    placed = bool(step.move.placed[row])
+    info: dict[str, Any] = {name: float(part[row]) for name, part in step.terms.items()} if placed else {}
+    info |= {
+        "placed": placed,
         "valid": bool(step.move.valid[row]),
         "refused": bool(step.move.refused[row]),
         "stopped": bool(step.move.stopped[row]),
         "all_valid": bool(step.clean[row]),
         "n_start": int(step.n_start[row]),
     }
-    if step.move.placed[row]:
-        info |= {name: float(part[row]) for name, part in step.terms.items()}
     if row in step.errors:
         info["error"] = step.errors[row]
     return info

@@ -131,10 +131,10 @@ class StructureVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any
             "n_start": step.n_start,
         }
         infos: dict[str, Any] = {}
-        for name, array in flags.items():
-            infos[name], infos[f"_{name}"] = array.copy(), everywhere.copy()
         for name, array in step.terms.items():
             infos[name], infos[f"_{name}"] = np.where(move.placed, array, 0.0), move.placed.copy()
+        for name, array in flags.items():
+            infos[name], infos[f"_{name}"] = array.copy(), everywhere.copy()
         if step.errors:
             infos["error"] = np.full(self.num_envs, None, dtype=object)
             infos["_error"] = np.zeros(self.num_envs, dtype=bool)
