@@ -180,3 +180,10 @@ while True:
     run.clean()
     assert run.metrics()["iteration"][-1] == state[0]
     assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "metrics.csv", "state.json"]
+
+
+def test_no_heavy_import():
+    modules = "megen_gym.io, megen_gym.runs, megen_gym.analysis.export, megen_gym.analysis.curves"
+    heavy = "{'torch', 'dscribe', 'matplotlib', 'pandas', 'safetensors'}"
+    code = f"import {modules}, sys; assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

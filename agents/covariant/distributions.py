@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.special import ndtr, ndtri
+from torch.special import ndtri
 
 from megen_gym.agents.covariant.sphere import SphereGrid
 
@@ -31,6 +31,13 @@ class Distribution(Protocol):
         """(B,) nats."""
 
 
+def draw(log_p: Tensor) -> Tensor:
+    """(B,) indices by their log-probabilities (B, M); five times as fast as torch.multinomial for M of a thousand."""
+    cumulative = log_p.double().exp().cumsum(-1)
+    target = cumulative[:, -1:] * torch.rand(len(log_p), 1, dtype=torch.float64, device=log_p.device)
+    return torch.searchsorted(cumulative, target, right=True)[:, 0].clip(max=log_p.shape[-1] - 1)
+
+
 def settle(density: Distribution, given: Tensor | None, deterministic: bool) -> Tensor:
     """The value `given`, or else the mode or a sample: drawing and scoring differ nowhere but here."""
     if given is not None:
@@ -50,7 +57,7 @@ class MaskedCategorical:
         self.log_p = torch.log_softmax(logits + weight, -1)
 
     def sample(self) -> Tensor:
-        return torch.multinomial(self.log_p.exp(), 1)[:, 0]
+        return draw(self.log_p)
 
     def mode(self) -> Tensor:
         return self.log_p.argmax(-1)
@@ -96,7 +103,9 @@ class WindowedMixture:
     def _near_tail(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Cumulative values at both ends, taken from the tail nearer to the interval."""
         mirrored = low + high > 0
-        return ndtr(torch.where(mirrored, -high, low)), ndtr(torch.where(mirrored, -low, high)), mirrored
+        start, end = torch.where(mirrored, -high, low), torch.where(mirrored, -low, high)
+        # torch.special.ndtr is zero below -9.
+        return torch.erfc(-start / math.sqrt(2)) / 2, torch.erfc(-end / math.sqrt(2)) / 2, mirrored
 
     def _bin(self, value: Tensor) -> Tensor:
         return torch.bucketize(value.contiguous(), self.edges[1:-1], right=True)
@@ -116,7 +125,7 @@ class WindowedMixture:
 
     def sample(self) -> Tensor:
         batch, _, bins = self.table.shape
-        pick = torch.multinomial(self.table.flatten(1).exp(), 1)
+        pick = draw(self.table.flatten(1))[:, None]
         low, high = self.low.flatten(1).gather(1, pick), self.high.flatten(1).gather(1, pick)
         z = ndtri(low + torch.rand_like(low) * (high - low))
         z = torch.where(self.mirrored.flatten(1).gather(1, pick), -z, z)
@@ -133,7 +142,7 @@ class WindowedMixture:
         return self._log_p(value.double()[:, None])[:, 0].to(self.dtype)
 
     def entropy(self) -> Tensor:
-        """By the midpoint rule."""
+        """By the midpoint rule, eight points a bin: rough where the density is a spike narrower than that."""
         nodes, step = self._nodes()
         log_p = self._log_p(nodes.expand(len(self.mean), -1))
         p = log_p.exp() * step
@@ -163,8 +172,8 @@ class SphereDensity:
         return (self.frame @ local[..., None].to(self.frame.dtype))[..., 0]
 
     def sample(self) -> Tensor:
-        cell = torch.multinomial(self.log_p.exp(), 1)[:, 0]
-        sub = torch.multinomial(torch.softmax(self.sub_logits(cell), -1), 1)[:, 0]
+        cell = draw(self.log_p)
+        sub = draw(torch.log_softmax(self.sub_logits(cell), -1))
         shift = 0.998 * (2 * torch.rand(len(cell), 2, device=cell.device) - 1)
         return self._to_lab(self.grid.inside(cell, sub, shift))
 

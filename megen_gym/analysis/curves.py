@@ -137,6 +137,7 @@ def _draw(
             axes.axhline(baseline, color="0.4", linestyle=":", label="baseline")
         axes.set(xlabel="environment steps" if _has_steps(tables) else "iteration", ylabel=title)
         axes.grid(alpha=0.3)
+        axes.locator_params(axis="x", nbins=6)
         axes.legend(fontsize="x-small")
     data = io.BytesIO()
     figure.savefig(data, format="png")

@@ -88,8 +88,8 @@ class SoapRidge(EnergyReward):
             ) from None
         if not fits:
             raise InputError(
-                f"points {self._points.shape} and coefficients {self._coefficients.shape} in {str(path)!r} do not belong "
-                "together; give weights written by rewards/dart/soap_train.py"
+                f"points {self._points.shape} and coefficients {self._coefficients.shape} in {str(path)!r} do not "
+                "belong together; give weights written by rewards/dart/soap_train.py"
             )
 
     @cached_property

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
@@ -21,6 +22,7 @@ if __name__ == "__main__":
 from megen_gym.errors import InputError, user_errors
 from megen_gym.rewards.base import KCAL_PER_MOL
 from megen_gym.rewards.dart import card, features
+from megen_gym.rewards.dart.candidates import build, pack
 from megen_gym.rewards.dart.dataset import Index, Labelled, deduplicate, fingerprint, groups, load, split
 from megen_gym.rewards.dart.evaluate import Evaluator
 from megen_gym.rewards.dart.fit import Fit, Settings, Task
@@ -28,8 +30,18 @@ from megen_gym.rewards.dart.net import PUBLISHED_WIDTHS, DartNet
 from megen_gym.rewards.dart.weights import save_state
 
 
-def make_task(data: Labelled, group: Index, sides: tuple[Index, Index, Index], seed: int, device: str = "cpu") -> Task:
-    """Features of all structures, with the free atom and the exploits of the first two sides added to the data."""
+SHORT_BOND = 2.5  # Å
+
+
+def make_task(
+    data: Labelled,
+    group: Index,
+    sides: tuple[Index, Index, Index],
+    seed: int,
+    device: str = "cpu",
+    packings: int = 0,
+) -> Task:
+    """Features of all structures: the data, the free atom, and exploits of the first two sides and of packings."""
     rng = np.random.default_rng(seed)
     structures = [*data.positions, np.zeros((1, 3))]
     traps: list[list[tuple[int, int]]] = []
@@ -39,6 +51,14 @@ def make_task(data: Labelled, group: Index, sides: tuple[Index, Index, Index], s
             copies = features.exploits(rng, data.positions[row])
             traps[-1] += [(len(structures) + place, row) for place in range(len(copies))]
             structures += copies
+    for number in range(packings):
+        n = 2 + number // 2 % max(1, int(data.sizes.max()) - 1)
+        positions = (pack(rng, n) if number % 2 else build(rng, n)).positions
+        if number % 2 == 0:  # open shapes with short bonds, which no compression can favour
+            positions = positions * SHORT_BOND / cKDTree(positions).query(positions, 2)[0][:, 1].mean()
+        copies = features.exploits(rng, positions)
+        traps[0] += [(len(structures) + 1 + place, len(structures)) for place in range(len(copies))]
+        structures += [positions, *copies]
     energies = torch.full((len(structures),), torch.nan)
     energies[: len(data) + 1] = torch.tensor([*data.energies, 0.0])
     rows = [torch.from_numpy(sides[0]), torch.tensor([len(data)]), torch.from_numpy(sides[1])]
@@ -76,6 +96,7 @@ def main(
     weight_decay: float = 1e-4,
     huber: float = 0.03,
     exploit_weight: float = 1.0,
+    packings: int = 150,
     max_time: float | None = None,
     widths: tuple[int, int, int, int, int] = PUBLISHED_WIDTHS,
     device: str = "cpu",
@@ -97,6 +118,7 @@ def main(
         weight_decay: Of AdamW.
         huber: eV per atom; larger errors count linearly.
         exploit_weight: Weight of the loss that forbids spoilt structures to win.
+        packings: Random clusters without labels, 2 atoms up to the largest size, whose spoilt copies must not win.
         max_time: Seconds of training; the learning rate falls accordingly.
         widths: Layer sizes: two of each branch, three of the head.
         device: cpu or cuda.
@@ -115,8 +137,14 @@ def main(
     data = deduplicate(read)
     group = groups(data)
     sides = split(group, seed)
-    task = make_task(data, group, sides, seed, device)
-    fit = Fit(initial(task, widths, seed), task, settings, checkpoint, {"widths": widths, "data": fingerprint(data)})
+    task = make_task(data, group, sides, seed, device, packings)
+    fit = Fit(
+        initial(task, widths, seed),
+        task,
+        settings,
+        checkpoint,
+        {"widths": widths, "packings": packings, "data": fingerprint(data)},
+    )
     if checkpoint.exists():
         fit.load()
     fit.run()

@@ -220,7 +220,7 @@ def test_settings_are_checked() -> None:
 
 def test_script_from_file_to_reward(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "weights.npz"
-    main(file, output, epochs=2, widths=WIDTHS, external=file)
+    main(file, output, epochs=2, packings=3, widths=WIDTHS, external=file)
     text = output.with_suffix(".md").read_text()
     assert text.strip() in capsys.readouterr().out
     assert "rank correlation" in text
