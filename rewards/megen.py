@@ -48,7 +48,8 @@ class MegenReward(Reward):
         """Clipped reward of each placement.
 
         Returns:
-            `value` in published units; terms `energy` (eV, total), `com_distance` (Å), `raw` (not clipped), `in_windows` (0
+            `value` in published units; terms `energy` (eV, total), `com_distance` (Å), `raw` (not clipped),
+            `in_windows` (0
             or 1).
 
         Raises:

@@ -19,6 +19,7 @@ _BUILT_IN: dict[str, str] = {
     "distance": "megen_gym.rewards.penalties:DistanceReward",
     "megen": "megen_gym.rewards.megen:MegenReward",
     "novelty": "megen_gym.rewards.novelty:NoveltyReward",
+    "soap_ridge": "megen_gym.rewards.dart.soap:SoapRidge",
     "sum": "megen_gym.rewards.combine:SumReward",
 }
 _CALCULATORS = ("emt", "lj", "tblite")
@@ -29,7 +30,7 @@ def reward_names() -> list[str]:
     """Names that :func:`make_reward` knows, besides import paths.
 
     >>> reward_names()
-    ['calculator', 'contacts', 'dart', 'distance', 'emt', 'lj', 'megen', 'novelty', 'sum', 'tblite']
+    ['calculator', 'contacts', 'dart', 'distance', 'emt', 'lj', 'megen', 'novelty', 'soap_ridge', 'sum', 'tblite']
     """
     return sorted({*_BUILT_IN, *_CALCULATORS, *_users})
 

@@ -49,7 +49,7 @@ class Canvas:
 
     @classmethod
     def from_observation(cls, observation: dict[str, Tensor], dtype: torch.dtype) -> Canvas:
-        """Trim and list an observation; integer entries may come as any number type."""
+        """Trim and list an observation; positions (B, C, 3) or flat (B, 3 C), numbers of any type."""
         species = observation["species"].long()
         width = max(1, int((species > 0).sum(-1).max()))
         species = species[:, :width]

@@ -30,8 +30,13 @@ def pack(rng: np.random.Generator, n: int) -> Atoms:
     return Atoms(atoms.symbols, atoms.positions)
 
 
-def place(rng: np.random.Generator, positions: NDArray[np.float64], tries: int = 4000) -> NDArray[np.float64]:
+def place(
+    rng: np.random.Generator, positions: NDArray[np.float64], choices: int = 1, tries: int = 4000
+) -> NDArray[np.float64]:
     """A point that bonds to the cluster: first neighbour beyond 2.3 Å, second within 3.0 Å (one atom: within 3.0 Å).
+
+    Of `choices` such points it is the one with the shortest mean distance to the cluster, so that more choices make
+    more compact clusters.
 
     Raises:
         ValueError: when `tries` random points hold no such place.
@@ -45,21 +50,22 @@ def place(rng: np.random.Generator, positions: NDArray[np.float64], tries: int =
     good = np.flatnonzero((distances[:, 0] >= CLOSEST) & (second <= WINDOW))
     if not len(good):
         raise ValueError(f"no free place found around {len(positions)} atoms in {tries} tries; give a looser cluster")
-    return points[rng.choice(good)]
+    picked = good[[int(rng.choice(len(good))) for _ in range(choices)]]
+    return points[picked[distances[picked].mean(axis=1).argmin()]]
 
 
-def grow(rng: np.random.Generator, atoms: Atoms) -> Atoms:
-    """`atoms` with one more atom at a random bonding place."""
+def grow(rng: np.random.Generator, atoms: Atoms, choices: int = 1) -> Atoms:
+    """`atoms` with one more atom at a random bonding place; see :func:`place` for `choices`."""
     return Atoms(
-        f"Ga{len(atoms) + 1}", positions=np.vstack([atoms.positions, place(rng, atoms.positions)])
+        f"Ga{len(atoms) + 1}", positions=np.vstack([atoms.positions, place(rng, atoms.positions, choices)])
     )
 
 
-def build(rng: np.random.Generator, n: int) -> Atoms:
-    """`n` atoms placed one after the other without relaxation: what an untrained agent makes."""
+def build(rng: np.random.Generator, n: int, choices: int = 1) -> Atoms:
+    """`n` atoms placed one after the other without relaxation: what an agent makes."""
     atoms = Atoms("Ga", positions=np.zeros((1, 3)))
     while len(atoms) < n:
-        atoms = grow(rng, atoms)
+        atoms = grow(rng, atoms, choices)
     return atoms
 
 

@@ -12,6 +12,7 @@ import importlib
 import io
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,28 +79,57 @@ class Labeller:
         return Atoms(work.symbols, work.positions - work.positions.mean(0)), energy, kind
 
 
-def run_job(labeller: Labeller, rng: np.random.Generator, max_size: int = 20) -> Iterator[Label]:
-    """The labels of one job: a chain of growth, an agent-like build, or a gas, with strained relatives."""
+@dataclass(frozen=True)
+class Mix:
+    """What jobs are made of.
+
+    Attributes:
+        chains: Share of jobs that relax a random packing and then grow it twice, relaxing each time.
+        builds: Share of jobs that relax a cluster built atom by atom; the rest are single points of gases.
+        build_steps: Relaxation steps of a build.
+        max_size: Largest cluster.
+        relatives: Whether builds get a strained, a rattled or an overlapping relative as chains do, and are more
+            or less compact at random.
+    """
+
+    chains: float = 0.12
+    builds: float = 0.85
+    build_steps: int = 8
+    max_size: int = 20
+    relatives: bool = True
+
+
+def run_job(labeller: Labeller, rng: np.random.Generator, mix: Mix) -> Iterator[Label]:
+    """The labels of one job."""
     draw = rng.random()
-    size = int(np.clip(round(rng.triangular(3, 13, max_size)), 2, max_size))
-    if draw < 0.65:
-        start = candidates.pack(rng, max(2, size - 2))
-        for length, steps in enumerate((18, 9, 9)):
-            labels = list(labeller.relax(start, steps, "relax" if length == 0 else "grow"))
-            yield from labels
-            if not labels or len(labels[-1][0]) >= max_size:
-                return
-            last = labels[-1][0]
-            if length == 0:
-                yield from labeller.point(candidates.strain(rng, last), "strain")
-                yield from labeller.point(candidates.rattle(rng, last), "rattle")
-                if rng.random() < 0.3:
-                    yield from labeller.point(candidates.overlap(rng, last), "overlap")
-            start = candidates.grow(rng, last)
-    elif draw < 0.95:
-        yield from labeller.relax(candidates.build(rng, size), 6, "build")
+    size = int(np.clip(round(rng.triangular(3, 13, mix.max_size)), 2, mix.max_size))
+    if draw < mix.chains:
+        yield from _chain(labeller, rng, size, mix.max_size)
+    elif draw < mix.chains + mix.builds:
+        choices = int(rng.choice([1, 2, 4, 8, 16])) if mix.relatives else 1
+        labels = list(labeller.relax(candidates.build(rng, size, choices), mix.build_steps, "build"))
+        yield from labels
+        if labels and mix.relatives:
+            last, kind = labels[-1][0], rng.choice(["strain", "rattle", "overlap"], p=[0.5, 0.35, 0.15])
+            yield from labeller.point(getattr(candidates, kind)(rng, last), str(kind))
     else:
         yield from labeller.point(candidates.gas(rng, min(size, 12)), "gas")
+
+
+def _chain(labeller: Labeller, rng: np.random.Generator, size: int, max_size: int) -> Iterator[Label]:
+    start = candidates.pack(rng, max(2, size - 2))
+    for length, steps in enumerate((18, 9, 9)):
+        labels = list(labeller.relax(start, steps, "relax" if length == 0 else "grow"))
+        yield from labels
+        if not labels or len(labels[-1][0]) >= max_size:
+            return
+        last = labels[-1][0]
+        if length == 0:
+            yield from labeller.point(candidates.strain(rng, last), "strain")
+            yield from labeller.point(candidates.rattle(rng, last), "rattle")
+            if rng.random() < 0.3:
+                yield from labeller.point(candidates.overlap(rng, last), "overlap")
+        start = candidates.grow(rng, last)
 
 
 def finished_jobs(path: Path) -> set[int]:
@@ -113,6 +143,7 @@ def main(
     output: Path,
     jobs: int = 300,
     seed: int = 0,
+    mix: Mix = Mix(),  # noqa: B008
     share: str = "0/1",
     calculator: str = "gpaw.GPAW",
     kwargs: dict[str, Any] | None = None,
@@ -121,8 +152,9 @@ def main(
 
     Args:
         output: extxyz file that grows by one job at a time.
-        jobs: Number of jobs; each gives 1 to about 45 labels.
+        jobs: Number of jobs; each gives 1 to about 45 labels, a build about 10.
         seed: Seed of all random numbers; a job depends on (seed, job) alone.
+        mix: What jobs are made of.
         share: "i/k": do every k-th job, beginning with the i-th, for k processes side by side.
         calculator: Import path of an ASE calculator class.
         kwargs: Its arguments; the default is the PBE set-up of the bundled data set.
@@ -142,7 +174,7 @@ def main(
         if job in done:
             continue
         text = io.StringIO()
-        labels = list(run_job(labeller, np.random.default_rng([seed, job])))
+        labels = list(run_job(labeller, np.random.default_rng([seed, job]), mix))
         for step, (atoms, energy, kind) in enumerate(labels):
             atoms.info |= {
                 "binding_energy": round(energy - len(atoms) * atom_energy, 5),

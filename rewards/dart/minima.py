@@ -20,7 +20,7 @@ from megen_gym.errors import user_errors
 from megen_gym.io import read_structures, write_structures
 from megen_gym.structure import StructureBatch
 
-RELAXED = ("relax", "grow")
+RELAXED = ("relax", "grow", "build")
 
 
 @user_errors

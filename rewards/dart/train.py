@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
@@ -22,15 +21,12 @@ if __name__ == "__main__":
 from megen_gym.errors import InputError, user_errors
 from megen_gym.rewards.base import KCAL_PER_MOL
 from megen_gym.rewards.dart import card, features
-from megen_gym.rewards.dart.candidates import build, pack
+from megen_gym.rewards.dart.candidates import pack
 from megen_gym.rewards.dart.dataset import Index, Labelled, deduplicate, fingerprint, groups, load, split
 from megen_gym.rewards.dart.evaluate import Evaluator
 from megen_gym.rewards.dart.fit import Fit, Settings, Task
 from megen_gym.rewards.dart.net import PUBLISHED_WIDTHS, DartNet
 from megen_gym.rewards.dart.weights import save_state
-
-
-SHORT_BOND = 2.5  # Å
 
 
 def make_task(
@@ -52,10 +48,7 @@ def make_task(
             traps[-1] += [(len(structures) + place, row) for place in range(len(copies))]
             structures += copies
     for number in range(packings):
-        n = 2 + number // 2 % max(1, int(data.sizes.max()) - 1)
-        positions = (pack(rng, n) if number % 2 else build(rng, n)).positions
-        if number % 2 == 0:  # open shapes with short bonds, which no compression can favour
-            positions = positions * SHORT_BOND / cKDTree(positions).query(positions, 2)[0][:, 1].mean()
+        positions = pack(rng, 2 + number % max(1, int(data.sizes.max()) - 1)).positions
         copies = features.exploits(rng, positions)
         traps[0] += [(len(structures) + 1 + place, len(structures)) for place in range(len(copies))]
         structures += [positions, *copies]
@@ -96,7 +89,7 @@ def main(
     weight_decay: float = 1e-4,
     huber: float = 0.03,
     exploit_weight: float = 1.0,
-    packings: int = 150,
+    packings: int = 60,
     max_time: float | None = None,
     widths: tuple[int, int, int, int, int] = PUBLISHED_WIDTHS,
     device: str = "cpu",
@@ -118,7 +111,7 @@ def main(
         weight_decay: Of AdamW.
         huber: eV per atom; larger errors count linearly.
         exploit_weight: Weight of the loss that forbids spoilt structures to win.
-        packings: Random clusters without labels, 2 atoms up to the largest size, whose spoilt copies must not win.
+        packings: Random packings without labels, 2 atoms up to the largest size, whose spoilt copies must not win.
         max_time: Seconds of training; the learning rate falls accordingly.
         widths: Layer sizes: two of each branch, three of the head.
         device: cpu or cuda.

@@ -119,6 +119,14 @@ def test_shifting_and_padding_change_nothing(clusters: tuple[Tensor, Tensor]) ->
     assert differences(score(agent, observation, action), score(agent, shifted, action)).max() < 1e-5
 
 
+def test_positions_may_come_flat(clusters: tuple[Tensor, Tensor]) -> None:
+    agent = make_agent()
+    observation = observe(*clusters)
+    action = agent(observation).action.detach()
+    flat = {**observation, "positions": observation["positions"].flatten(1)}
+    assert differences(score(agent, observation, action), score(agent, flat, action)).max() == 0
+
+
 def test_renumbering_the_atoms_changes_nothing(clusters: tuple[Tensor, Tensor]) -> None:
     agent = make_agent()
     observation = observe(*clusters)

@@ -152,10 +152,10 @@ def test_distances_follow_their_density(mean: float) -> None:
     common = expected > 1e-3
     expected = expected[common] / expected[common].sum() * counts[common].sum()
     assert chisquare(counts[common], expected).pvalue > 1e-3
-    if mean > 2.3 and mean < 3.1:
+    if 2.3 < mean < 3.1:
         exact = -(p * p.log()).mean().item() * 0.8
         assert mixture(1, mean).entropy().item() == pytest.approx(exact, abs=0.01)
-    assert mixture(1, mean).log_prob(mixture(1, mean).mode()).exp() > 0.9 * p.max()
+        assert mixture(1, mean).log_prob(mixture(1, mean).mode()).exp() > 0.9 * p.max()
 
 
 def test_categories_outside_the_mask_are_never_drawn() -> None:

@@ -183,9 +183,9 @@ def test_scores() -> None:
 def test_learns_a_synthetic_target(file: Path) -> None:
     task = a_task(file)
     fit = Fit(initial(task, WIDTHS, 0), task, Settings(epochs=120, lr=3e-3, batch=16, patience=120))
-    before = float(fit.loss(task.train, task.traps))
+    before = float(fit.loss(task.train, task.traps).detach())
     fit.run(bar=False)
-    after = float(fit.loss(task.train, task.traps))
+    after = float(fit.loss(task.train, task.traps).detach())
     assert after < 0.25 * before
     assert fit.best_score < float("inf")
     free = card.predict(Evaluator(fit.net), [np.zeros((1, 3))])

@@ -1,0 +1,56 @@
+"""The package as it is installed: list of packages, import time and weight, README, no leftovers."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_package_list_equals_the_tree() -> None:
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    found = set()
+    for top, name in (("megen_gym", "megen_gym"), ("agents", "megen_gym.agents"), ("rewards", "megen_gym.rewards")):
+        for init in (ROOT / top).rglob("__init__.py"):
+            inner = init.parent.relative_to(ROOT / top).parts
+            found.add(".".join((name, *inner)))
+    assert listed == found
+
+
+def test_import_is_light() -> None:
+    code = "import sys, megen_gym; print(sorted(set(sys.modules) & {'torch', 'dscribe', 'matplotlib', 'e3nn'}))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_modules_stay_readable() -> None:
+    for folder in ("megen_gym", "agents", "rewards"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert len(path.read_text().splitlines()) <= 500, path
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+
+
+def test_readme_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = blocks("python")
+    assert code
+    monkeypatch.chdir(tmp_path)
+    for block in code:
+        exec(compile(block, "README.md", "exec"), {})
+
+
+def test_readme_commands_exist() -> None:
+    text = "\n".join(blocks("bash"))
+    assert "make demo" in text
+    assert "make test" in text
+    for script in re.findall(r"python (\S+\.py)", text):
+        assert (ROOT / script).exists(), script
+    for option in re.findall(r"agents/ppo_train\.py .*", text):
+        names = set(re.findall(r"--(\w+)", option))
+        help_text = subprocess.check_output([sys.executable, "agents/ppo_train.py", "--help"], text=True, cwd=ROOT)
+        assert all(f"--{name}" in help_text for name in names)
