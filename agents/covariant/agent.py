@@ -129,10 +129,8 @@ class CovariantAgent(nn.Module):
         near = (distance[:, None] - self.middles.to(self.dtype)) * len(self.middles[0]) / self.distance_head.window
         log_q = self.direction_head(features.fields[:, node], torch.cat([context, torch.exp(-(near**2))], -1), frame)
         log_w = partial(self._log_w, local, present, distance[:, None])
-        # Few, and one of them is drawn: in float64, no digit of its weight depends on the batch it is scored in.
-        fine_w = partial(self._log_w, local.double(), present, distance[:, None].double())
         directions = SphereDensity(
-            log_q + log_w(self.grid.centres), self.grid, lambda cell: fine_w(self.grid.parts(cell)).to(frame.dtype), frame
+            log_q + log_w(self.grid.centres), self.grid, lambda cell: log_w(self.grid.parts(cell)), frame
         )
         if given is None:
             action = self._write(sketch._replace(direction=settle(directions, None, deterministic)), canvas)

@@ -42,6 +42,7 @@ GPAW_LCAO: dict[str, Any] = {
 """PBE in GPAW's LCAO mode: about 2 to 7 s a single point for 5 to 17 gallium atoms on one core."""
 
 VACUUM = 3.5  # Å
+SCAN = (0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.94, 0.97, 1.04, 1.1, 1.2, 1.4)
 Label = tuple[Atoms, float, str]
 
 
@@ -85,7 +86,9 @@ class Mix:
 
     Attributes:
         chains: Share of jobs that relax a random packing and then grow it twice, relaxing each time.
-        builds: Share of jobs that relax a cluster built atom by atom; the rest are single points of gases.
+        builds: Share of jobs that relax a cluster built atom by atom.
+        scans: Share of jobs that scale a relaxed build from 0.65 to 1.4 times its size; the rest of the jobs are single
+            points of gases.
         build_steps: Relaxation steps of a build.
         max_size: Largest cluster.
         relatives: Whether builds get a strained, a rattled or an overlapping relative as chains do, and are more
@@ -93,7 +96,8 @@ class Mix:
     """
 
     chains: float = 0.12
-    builds: float = 0.85
+    builds: float = 0.75
+    scans: float = 0.1
     build_steps: int = 8
     max_size: int = 20
     relatives: bool = True
@@ -112,6 +116,12 @@ def run_job(labeller: Labeller, rng: np.random.Generator, mix: Mix) -> Iterator[
         if labels and mix.relatives:
             last, kind = labels[-1][0], rng.choice(["strain", "rattle", "overlap"], p=[0.5, 0.35, 0.15])
             yield from labeller.point(getattr(candidates, kind)(rng, last), str(kind))
+    elif draw < mix.chains + mix.builds + mix.scans:
+        labels = list(labeller.relax(candidates.build(rng, size, 4), mix.build_steps, "build"))
+        yield from labels
+        for factor in SCAN if labels else ():
+            last = labels[-1][0]
+            yield from labeller.point(Atoms(last.symbols, last.positions * factor), "strain")
     else:
         yield from labeller.point(candidates.gas(rng, min(size, 12)), "gas")
 
