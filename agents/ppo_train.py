@@ -54,7 +54,8 @@ def train(settings: Settings) -> runs.Run:
         run.truncate_metrics(iteration)
         checkpoint.truncate_rollouts(run, steps)
     model.set_logger(configure(str(run.path / "tensorboard"), ["tensorboard"]))
-    log.info(f"run {run.id}: {sum(p.numel() for p in model.policy.parameters())} parameters, {settings.num_envs} environments, {settings.device}")
+    size = sum(parameter.numel() for parameter in model.policy.parameters())
+    log.info(f"run {run.id}: {size} parameters, {settings.num_envs} environments, {settings.device}")
 
     end = IterationEnd(run, settings, evaluation, iteration)
     remaining = settings.num_steps - model.num_timesteps
@@ -82,8 +83,8 @@ def check(settings: Settings) -> None:
     Raises:
         InputError: naming the setting.
     """
-    positive = ("num_steps", "num_steps_per_iter", "num_envs", "mini_batch_size", "eval_freq", "num_eval_episodes", "threads")
-    for name in positive:
+    positive = "num_steps num_steps_per_iter num_envs mini_batch_size eval_freq num_eval_episodes save_freq threads"
+    for name in positive.split():
         if getattr(settings, name) < 1:
             raise InputError(f"{name} is {getattr(settings, name)}; give at least 1")
     if settings.device != "cpu":

@@ -1,7 +1,7 @@
 """Environment steps per CPU second with a random policy: native vector environment against a loop over single ones.
 
-``OMP_NUM_THREADS=1 python benchmarks/environment.py``. The published MeGen environment made 620 steps per CPU second without
-its reward and about 300 with DART (one core; systems differ, compare ratios).
+``OMP_NUM_THREADS=1 python benchmarks/environment.py``. The published MeGen environment made 620 steps per CPU second
+without its reward and about 300 with DART (one core; systems differ, compare ratios).
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def main(num_envs: int = 256) -> None:
     import torch
 
     torch.set_num_threads(1)
-    print(f"{'reward':10s}{'vector':>12s}{'loop':>10s}{'ratio':>8s}{'published':>11s}{'ratio':>8s}   steps per CPU second")
+    print("environment steps per CPU second")
+    print(f"{'reward':10s}{'vector':>12s}{'loop':>10s}{'ratio':>8s}{'published':>11s}{'ratio':>8s}")
     for reward, published in PUBLISHED.items():
         vector = make_vec("GaCluster-v0", num_envs, n=18, reward=reward)
         vector.reset(seed=0)

@@ -27,7 +27,8 @@ def formula_counts(formula: str, symbols: Sequence[str]) -> IntArray:
         raise InputError(f"formula {formula!r} cannot be read; write it like Ga18 or SF6") from error
     unknown = sorted(set(counts) - set(symbols[1:]))
     if unknown:
-        raise InputError(f"unknown element {', '.join(unknown)} in formula {formula!r}; symbols are {','.join(symbols)}")
+        names = ", ".join(unknown)
+        raise InputError(f"unknown element {names} in formula {formula!r}; symbols are {','.join(symbols)}")
     if sum(counts.values()) < 1:
         raise InputError(f"formula {formula!r} holds no atoms; give at least one, e.g. Ga18")
     return np.array([counts.get(name, 0) for name in symbols], dtype=np.int64)

@@ -34,7 +34,8 @@ def check_symbols(symbols: Sequence[str]) -> tuple[str, ...]:
     names = names if names[:1] == (EMPTY,) else (EMPTY, *names)
     for name in names[1:]:
         if name not in atomic_numbers or name == EMPTY:
-            raise InputError(f"unknown element {name!r} in symbols {','.join(names)}; {nearest(name, chemical_symbols[1:])}")
+            hint = nearest(name, chemical_symbols[1:])
+            raise InputError(f"unknown element {name!r} in symbols {','.join(names)}; {hint}")
     if len(set(names)) != len(names):
         raise InputError(f"an element is named twice in symbols {','.join(names)}; name each once")
     if len(names) < 2:
@@ -114,7 +115,10 @@ class StructureBatch:
 
     @classmethod
     def from_atoms(
-        cls, structures: Sequence[Atoms], symbols: Sequence[str] | None = None, dtype: type[np.floating[Any]] = np.float64
+        cls,
+        structures: Sequence[Atoms],
+        symbols: Sequence[str] | None = None,
+        dtype: type[np.floating[Any]] = np.float64,
     ) -> StructureBatch:
         """Pad a list of ``ase.Atoms`` to one batch.
 

@@ -23,7 +23,8 @@ def test_decode_respects_masks_and_ranges() -> None:
     action = RNG.uniform(-1, 1, (500, 6))
     got = CODEC.decode(action, focus, element)
     rows = np.arange(500)
-    assert focus[rows, got.focus].all() and element[rows, got.element].all()
+    assert focus[rows, got.focus].all()
+    assert element[rows, got.element].all()
     assert ((got.distance >= 2.3) & (got.distance <= 3.1)).all()
     np.testing.assert_allclose(np.linalg.norm(got.direction, axis=1), 1)
 
@@ -46,13 +47,16 @@ def test_round_trip() -> None:
 
 def test_total() -> None:
     focus, element = masks(4)
-    wild = np.array([[9, -9, 7, 0, 0, 0], [np.nan] * 6, [1, 1, 1, 1e-30, 0, 0], [-1, -1, -1, np.inf, 0, 0]], dtype=float)
+    wild = np.array(
+        [[9, -9, 7, 0, 0, 0], [np.nan] * 6, [1, 1, 1, 1e-30, 0, 0], [-1, -1, -1, np.inf, 0, 0]], dtype=float
+    )
     got = CODEC.decode(wild, focus, element)
     assert np.isfinite(got.distance).all()
     np.testing.assert_allclose(np.linalg.norm(got.direction, axis=1), 1)
     np.testing.assert_array_equal(got.direction[0], [0, 0, 1])
     empty = CODEC.decode(wild, 0 * focus, 0 * element)
-    assert (empty.focus == 0).all() and (empty.element == 0).all()
+    assert (empty.focus == 0).all()
+    assert (empty.element == 0).all()
 
 
 def test_torch_and_numpy_agree() -> None:

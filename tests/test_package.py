@@ -54,3 +54,11 @@ def test_readme_commands_exist() -> None:
         names = set(re.findall(r"--(\w+)", option))
         help_text = subprocess.check_output([sys.executable, "agents/ppo_train.py", "--help"], text=True, cwd=ROOT)
         assert all(f"--{name}" in help_text for name in names)
+
+
+def test_docs_follow_the_docstrings() -> None:
+    import runpy
+
+    build = runpy.run_path(str(ROOT / "docs" / "build.py"), run_name="docs")
+    for name in build["PAGES"]:
+        assert (ROOT / "docs" / f"{name}.md").read_text() == build["page"](name), "run: python docs/build.py"

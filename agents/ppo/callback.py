@@ -96,7 +96,8 @@ class IterationEnd(BaseCallback):
         if last or self.iteration % self.settings.save_freq == 0:
             checkpoint.save(self.run_folder, self.model, self.iteration)  # type: ignore[arg-type]
             if self.settings.keep_models:
-                self.run_folder.save_weights(self.model.policy.state_dict(), f"weights-{self.num_timesteps}.safetensors")
+                name = f"weights-{self.num_timesteps}.safetensors"
+                self.run_folder.save_weights(self.model.policy.state_dict(), name)
         self._bar.set_postfix(
             {"return": f"{row.get('return_mean', np.nan):.3g}", "valid": f"{100 * row['valid_moves']:.1f}%"}
         )

@@ -81,5 +81,3 @@ def truncate_rollouts(run: Run, steps: int) -> None:
     """Drop the structures that were written after the checkpoint at `steps`; they will be built again."""
     for path in run.path.glob("structures_*.extxyz"):
         truncate_structures(path, steps)
-
-

@@ -40,9 +40,7 @@ def lowest_known(reward: Reward, symbols: tuple[str, ...]) -> dict[str, float]:
     return {f"Ga{size}": float(energy[seeds.n_atoms == size].min()) for size in np.unique(seeds.n_atoms)}
 
 
-def compare(
-    policies: Mapping[str, Policy], env: StructureVectorEnv, episodes: int, seed: int
-) -> dict[str, Rollout]:
+def compare(policies: Mapping[str, Policy], env: StructureVectorEnv, episodes: int, seed: int) -> dict[str, Rollout]:
     """The baselines and `policies` on the same episodes."""
     task, reward = env.task, env.engine.reward
     assert isinstance(task, ClusterTask)

@@ -237,8 +237,8 @@ class ClusterEnv(StructureEnv):
     says why.
 
     ## Info
-    `placed`, `valid` (the windows hold), `refused`, `stopped`, `all_valid` (so were all moves of the episode), `n_start`
-    (atoms at its start), every term of the reward by name, `error`.
+    `placed`, `valid` (the windows hold), `refused`, `stopped`, `all_valid` (so were all moves of the episode),
+    `n_start` (atoms at its start), every term of the reward by name, `error`.
 
     ## Arguments
     | name | default | meaning |

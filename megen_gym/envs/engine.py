@@ -119,4 +119,3 @@ class Engine:
         terminated = self.task.terminal(self.state) & ~failed
         truncated = failed | (~terminated & (self.state.steps >= self.task.max_steps))
         return Step(reward, terminated, truncated, move, terms, errors, self.n_start.copy(), self.clean.copy())
-

@@ -49,7 +49,9 @@ class SB3VecEnv(VecEnv):
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
 
     @classmethod
-    def make(cls, env_id: str, num_envs: int, seed: int | None = None, reward_scale: float = 1.0, **kwargs: Any) -> SB3VecEnv:
+    def make(
+        cls, env_id: str, num_envs: int, seed: int | None = None, reward_scale: float = 1.0, **kwargs: Any
+    ) -> SB3VecEnv:
         """Make and wrap a registered environment; `kwargs` go to it."""
         vec = gym.make_vec(env_id, num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **kwargs)
         adapted = cls(vec.unwrapped, reward_scale)  # type: ignore[arg-type]
@@ -79,7 +81,8 @@ class SB3VecEnv(VecEnv):
         if done.any():
             final, last = infos["final_obs"], infos["final_info"]
             for row in np.flatnonzero(done):
-                listed[row] = {key: value[row] for key, value in last.items() if f"_{key}" in last and last[f"_{key}"][row]}
+                here = [key for key in last if f"_{key}" in last and last[f"_{key}"][row]]
+                listed[row] = {key: last[key][row] for key in here}
                 listed[row] |= {
                     "terminal_observation": final[row],
                     "TimeLimit.truncated": bool(truncated[row] and not terminated[row]),

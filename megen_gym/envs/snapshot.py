@@ -35,7 +35,8 @@ def restore(env: StructureVectorEnv, arrays: Arrays, rest: dict[str, Any]) -> No
     engine = env.engine
     if len(rest["rngs"]) != env.num_envs:
         raise InputError(
-            f"the saved state has {len(rest['rngs'])} environments, this run {env.num_envs}; resume with num_envs unchanged"
+            f"the saved state has {len(rest['rngs'])} environments, this run {env.num_envs}; "
+            "resume with num_envs unchanged"
         )
     env.reset(seed=0)
     fields = {}

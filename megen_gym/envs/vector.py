@@ -65,9 +65,11 @@ class StructureVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any
             seed: Environment i gets `seed` + i, or its own entry of a list; generators go on where it is None.
             options: ``{"reset_mask": (B,) bool}``.
         """
-        seeds = list(seed) if isinstance(seed, list | tuple) else [
-            None if seed is None else seed + i for i in range(self.num_envs)
-        ]
+        seeds = (
+            list(seed)
+            if isinstance(seed, list | tuple)
+            else [None if seed is None else seed + i for i in range(self.num_envs)]
+        )
         if len(seeds) != self.num_envs:
             raise InputError(f"{len(seeds)} seeds were given for {self.num_envs} environments; give one for each")
         if not self.rngs:
@@ -142,9 +144,7 @@ class StructureVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any
                 infos["error"][row], infos["_error"][row] = reason, True
         return infos
 
-    def _final(
-        self, step: Step, observation: Observation, rows: NDArray[np.integer[Any]]
-    ) -> dict[str, Any]:
+    def _final(self, step: Step, observation: Observation, rows: NDArray[np.integer[Any]]) -> dict[str, Any]:
         """The last observation and info of the episodes that ended, as Gymnasium's SAME_STEP mode wants them."""
         final = np.full(self.num_envs, None, dtype=object)
         here = np.zeros(self.num_envs, dtype=bool)

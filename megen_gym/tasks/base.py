@@ -76,5 +76,3 @@ def put(state: S, rows: IntArray, other: S) -> S:
         array[rows] = getattr(other, field.name)
         fields[field.name] = array
     return dataclasses.replace(state, **fields)  # type: ignore[type-var]
-
-

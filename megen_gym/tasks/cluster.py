@@ -122,8 +122,10 @@ class ClusterTask:
         if on_refusal not in ("end", "skip"):
             raise InputError(f"on_refusal is {on_refusal!r}; give 'end' or 'skip'")
         sizes = (self.starts.species > 0).sum(1)
-        largest = int((sizes + self.starts.bag.sum(1)).max()) if self.starts.bag is not None else (
-            int(sizes.max()) + bags.largest * (1 + refills)
+        largest = (
+            int((sizes + self.starts.bag.sum(1)).max())
+            if self.starts.bag is not None
+            else (int(sizes.max()) + bags.largest * (1 + refills))
         )
         if largest > canvas_size:
             raise InputError(

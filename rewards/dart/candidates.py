@@ -56,9 +56,7 @@ def place(
 
 def grow(rng: np.random.Generator, atoms: Atoms, choices: int = 1) -> Atoms:
     """`atoms` with one more atom at a random bonding place; see :func:`place` for `choices`."""
-    return Atoms(
-        f"Ga{len(atoms) + 1}", positions=np.vstack([atoms.positions, place(rng, atoms.positions, choices)])
-    )
+    return Atoms(f"Ga{len(atoms) + 1}", positions=np.vstack([atoms.positions, place(rng, atoms.positions, choices)]))
 
 
 def build(rng: np.random.Generator, n: int, choices: int = 1) -> Atoms:

@@ -153,7 +153,7 @@ def main(
     output: Path,
     jobs: int = 300,
     seed: int = 0,
-    mix: Mix = Mix(),  # noqa: B008
+    mix: Mix = Mix(),
     share: str = "0/1",
     calculator: str = "gpaw.GPAW",
     kwargs: dict[str, Any] | None = None,

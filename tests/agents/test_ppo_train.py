@@ -15,8 +15,8 @@ from ase.io import read
 
 from megen_gym import runs
 from megen_gym.agents.ppo.build import load_policy
-from megen_gym.agents.ppo_train import train
 from megen_gym.agents.ppo.settings import Settings
+from megen_gym.agents.ppo_train import train
 from megen_gym.rollout import make_vec, rollout
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +44,11 @@ def small(folder: Path, **changes: object) -> Settings:
 
 def command(folder: Path, **changes: object) -> list[str]:
     options = {**SMALL, "dir": folder, **changes}
-    return [sys.executable, "agents/ppo_train.py", *(f"--{name}={json.dumps(value) if isinstance(value, bool) else value}" for name, value in options.items())]
+    return [
+        sys.executable,
+        "agents/ppo_train.py",
+        *(f"--{name}={json.dumps(value) if isinstance(value, bool) else value}" for name, value in options.items()),
+    ]
 
 
 def call(folder: Path, **changes: object) -> subprocess.CompletedProcess[str]:
@@ -137,9 +141,7 @@ def test_the_plain_mlp_trains_too(tmp_path: Path) -> None:
 
 
 def test_megens_task_and_time_limit(tmp_path: Path) -> None:
-    run = train(
-        small(tmp_path, n=None, start="seeds", grow=1, reward="megen", num_steps=10**6, max_time=1.0)
-    )
+    run = train(small(tmp_path, n=None, start="seeds", grow=1, reward="megen", num_steps=10**6, max_time=1.0))
     assert 0 < run.metrics()["steps"][-1] < 10**6
     built = read(run.path / "structures_compared.extxyz", ":")
     assert {len(atoms) - atoms.info["n_start"] for atoms in built} <= {0, 1}
@@ -174,7 +176,8 @@ def test_wrong_input_is_one_sentence(
 def test_unknown_policy_and_corrupt_files_from_the_command_line(tmp_path: Path) -> None:
     wrong = call(tmp_path, policy="covarient")
     assert wrong.returncode == 2
-    assert "covarient" in wrong.stderr and "covariant" in wrong.stderr
+    assert "covarient" in wrong.stderr
+    assert "covariant" in wrong.stderr
     empty = tmp_path / "empty.xyz"
     empty.touch()
     assert call(tmp_path, start=empty).returncode == 2

@@ -76,7 +76,9 @@ def test_render_modes() -> None:
     blank = image.render()
     image.step(np.zeros(6, dtype=np.float32))
     frame = image.render()
-    assert frame.shape == blank.shape and frame.dtype == np.uint8 and frame.shape[-1] == 3
+    assert frame.shape == blank.shape
+    assert frame.dtype == np.uint8
+    assert frame.shape[-1] == 3
     assert (frame != blank).any()
     with pytest.raises(megen_gym.errors.InputError, match="ansi, rgb_array, human"):
         gym.make("GaCluster-v0", n=3, render_mode="hologram")

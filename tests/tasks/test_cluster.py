@@ -36,19 +36,24 @@ def move(task: ClusterTask, state, focus: int, distance: float, direction, eleme
 def test_placements_guards_and_windows() -> None:
     task = make()
     state, first = move(task, start(task), 0, 2.6, X)
-    assert first.placed and first.valid and (state.positions[0, 0] == 0).all()
+    assert first.placed
+    assert first.valid
+    assert (state.positions[0, 0] == 0).all()
     state, second = move(task, state, 0, 2.6, X)
     np.testing.assert_allclose(state.positions[0, 1], [2.6, 0, 0])
     assert second.valid
     far, chain = move(task, state, 1, 2.6, X)
-    assert chain.placed and not chain.valid, "a second neighbour at 5.2 Å breaks the second window"
+    assert chain.placed
+    assert not chain.valid, "a second neighbour at 5.2 Å breaks the second window"
     same, overlap = move(task, state, 0, 2.6, X)
-    assert overlap.refused and not overlap.placed
+    assert overlap.refused
+    assert not overlap.placed
     assert task.terminal(same)[0]
     np.testing.assert_array_equal(same.positions, state.positions)
     up = np.array([0.5, np.sqrt(0.75), 0])
     third, triangle = move(task, state, 0, 2.6, up)
-    assert triangle.valid and not task.terminal(third)[0]
+    assert triangle.valid
+    assert not task.terminal(third)[0]
     assert far.n_atoms[0] == 3
 
 
@@ -61,7 +66,8 @@ def test_bag_empties_and_refills() -> None:
         state, done = move(task, state, 0, 2.9, directions[(step - 1) % 3] * (1 if step < 4 else -1))
         assert done.placed
         sizes.append(int(state.bag.sum()))
-    assert sizes == [1, 2, 1, 2, 1, 0] and task.terminal(state)[0]
+    assert sizes == [1, 2, 1, 2, 1, 0]
+    assert task.terminal(state)[0]
 
 
 def test_stop_action_only_after_the_first_atom() -> None:
@@ -71,7 +77,10 @@ def test_stop_action_only_after_the_first_atom() -> None:
     state, _ = move(task, state, 0, 2.6, X)
     assert task.observation(state)["element_mask"].tolist() == [[1, 1]]
     state, stopped = move(task, state, 0, 2.6, X, element=0)
-    assert stopped.stopped and not stopped.refused and task.terminal(state)[0] and state.n_atoms[0] == 1
+    assert stopped.stopped
+    assert not stopped.refused
+    assert task.terminal(state)[0]
+    assert state.n_atoms[0] == 1
 
 
 def test_nothing_moves_after_the_end() -> None:
@@ -87,7 +96,9 @@ def test_skip_goes_on() -> None:
     state, _ = move(task, start(task), 0, 2.6, X)
     state, _ = move(task, state, 0, 2.6, X)
     state, refused = move(task, state, 0, 2.6, X)
-    assert refused.refused and not task.terminal(state)[0] and task.max_steps == 16
+    assert refused.refused
+    assert not task.terminal(state)[0]
+    assert task.max_steps == 16
 
 
 def test_scaffold_confines() -> None:
@@ -145,7 +156,9 @@ def test_gallium_arguments(tmp_path) -> None:
     write(seed, Atoms("Ga5", cluster_of_five))
     task, _ = gallium(8, start=str(seed), reward="distance")
     state = start(task)
-    assert state.n_atoms[0] == 5 and state.bag[0].tolist() == [0, 3] and state.n_start[0] == 5
+    assert state.n_atoms[0] == 5
+    assert state.bag[0].tolist() == [0, 3]
+    assert state.n_start[0] == 5
     np.testing.assert_allclose(state.positions[0, :5].mean(0), 0, atol=1e-12)
     for kwargs, sentence in [
         ({"n": 4, "start": str(seed)}, "n=4 cannot be reached"),
@@ -173,5 +186,7 @@ def test_split_holds_out_every_fifth_of_a_size(tmp_path) -> None:
 
 def test_defaults_of_other_elements() -> None:
     task, _ = cluster("SiO2", reward="distance")
-    assert task.symbols == ("X", "O", "Si") and task.canvas_size == 3
-    assert 0.9 < task.codec.shortest < 1.4 and 2.0 < task.codec.longest < 3.2
+    assert task.symbols == ("X", "O", "Si")
+    assert task.canvas_size == 3
+    assert 0.9 < task.codec.shortest < 1.4
+    assert 2.0 < task.codec.longest < 3.2

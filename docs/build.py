@@ -1,0 +1,77 @@
+"""Write docs/environments.md, docs/rewards.md and docs/policies.md from the docstrings: ``python docs/build.py``.
+
+A test fails when a page is older than its docstrings.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from megen_gym.agents.baselines import Greedy, RandomValid
+from megen_gym.agents.covariant.policy import CovariantPolicy
+from megen_gym.agents.covariant.settings import CovariantSettings
+from megen_gym.envs.clusters import ClusterEnv, GaClusterEnv
+from megen_gym.envs.sb3 import SB3VecEnv
+from megen_gym.envs.vector import StructureVectorEnv
+from megen_gym.rewards.calculator import CalculatorReward
+from megen_gym.rewards.combine import SumReward
+from megen_gym.rewards.dart.reward import Dart
+from megen_gym.rewards.dart.soap import SoapRidge
+from megen_gym.rewards.megen import MegenReward
+from megen_gym.rewards.novelty import NoveltyReward
+from megen_gym.rewards.penalties import ContactReward, DistanceReward
+
+PAGES: dict[str, tuple[str, dict[str, type]]] = {
+    "environments": (
+        "After `import megen_gym`: `gym.make(id, ...)`, or `gym.make_vec(id, num_envs, ...)` for many at once.",
+        {
+            "GaCluster-v0": GaClusterEnv,
+            "Cluster-v0": ClusterEnv,
+            "The vector environment": StructureVectorEnv,
+            "The Stable-Baselines3 adapter": SB3VecEnv,
+        },
+    ),
+    "rewards": (
+        "Rewards are found by name: `gym.make(..., reward=name, reward_kwargs={...})` or `make_reward(name, ...)`.",
+        {
+            "dart": Dart,
+            "soap_ridge": SoapRidge,
+            "megen": MegenReward,
+            "calculator": CalculatorReward,
+            "contacts": ContactReward,
+            "distance": DistanceReward,
+            "novelty": NoveltyReward,
+            "sum": SumReward,
+        },
+    ),
+    "policies": (
+        "A policy is anything with Stable-Baselines3's `predict(observation, state, episode_start, deterministic)`; "
+        "SB3 models are policies as they are. `python agents/ppo_train.py --help` lists every setting of training.",
+        {
+            "Covariant actor-critic": CovariantPolicy,
+            "Its settings": CovariantSettings,
+            "Random valid placement": RandomValid,
+            "Greedy best of k": Greedy,
+        },
+    ),
+}
+
+
+def page(name: str) -> str:
+    """Markdown of one page."""
+    intro, parts = PAGES[name]
+    text = [f"# {name.capitalize()}", "", intro]
+    for title, thing in parts.items():
+        manual = (inspect.getdoc(thing) or "").replace("\n## ", "\n### ")
+        signature = f"{thing.__module__}.{thing.__qualname__}"
+        text += ["", f"## {title}", "", f"`{signature}`", "", manual]
+    return "\n".join(text) + "\n"
+
+
+if __name__ == "__main__":
+    for name in PAGES:
+        (Path(__file__).parent / f"{name}.md").write_text(page(name))
