@@ -89,7 +89,8 @@ class Canvas:
 def local_frames(vectors: Tensor, others: Tensor) -> Tensor:
     """Right-handed axes that turn with the structure, one set per node.
 
-    z points to the nearest atom, x into the half-plane of the nearest one off that line (more than 6 degrees).
+    z points to the nearest atom, x into the half-plane of the nearest one off that line (more than 6 degrees; if there is
+    none, of the one that is farthest off).
     Distances decide, so that the numbering of the atoms does not; between two at one distance the rounding decides.
     Atoms in a line fix z only, a lone atom nothing: any completion serves, since what is seen is symmetric about z.
 
@@ -109,10 +110,11 @@ def local_frames(vectors: Tensor, others: Tensor) -> Tensor:
     z = torch.where(found, vectors[every, near] / apart.clip(1e-6)[:, None], lab[2])
     sideways = vectors - dot(vectors, z[:, None])[..., None] * z[:, None]
     off = torch.sqrt(dot(sideways, sideways))
-    length = torch.where(off > 0.1 * length, length, FAR)
-    side = length.argmin(-1)
+    rank = torch.where(off > 0.1 * length, length, 2 * FAR - off)
+    side = torch.where(others, rank, 3 * FAR).argmin(-1)
     spare = lab[z.abs().argmin(-1)]
     spare = spare - dot(spare, z)[:, None] * z
-    x = torch.where((length[every, side] < FAR)[:, None], sideways[every, side], spare)
+    bent = others[every, side] & (off[every, side] > 1e-4 * length[every, side])
+    x = torch.where(bent[:, None], sideways[every, side], spare)
     x = x / torch.sqrt(dot(x, x))[:, None]
     return torch.stack([x, torch.linalg.cross(z, x), z], -1)
