@@ -42,7 +42,7 @@ class RandomValid:
     def _choose(self, batch: Observation) -> FloatArray:
         actions, valid, allowed, _ = self._candidates(batch)
         best = (2 * valid + 1 * allowed).argmax(1)
-        return actions[np.arange(len(best)), best]
+        return np.asarray(actions[np.arange(len(best)), best])
 
     def _candidates(self, batch: Observation) -> tuple[FloatArray, Any, Any, FloatArray]:
         """(B, K, A) actions, whether each is valid and allowed (B, K), and the points (B, K, 3) they reach."""
@@ -97,7 +97,7 @@ class Greedy(RandomValid):
         after = _add(repeated, point.reshape(-1, 3), element)
         value = self.reward(repeated, after).value.reshape(size, k)
         best = np.where(good, value, value - 1e6).argmax(1)
-        return actions[np.arange(size), best]
+        return np.asarray(actions[np.arange(size), best])
 
 
 def _add(batch: StructureBatch, point: FloatArray, element: IntArray) -> StructureBatch:

@@ -89,4 +89,4 @@ class Bags:
         share = np.cumsum(counts, 1) / counts.sum(1, keepdims=True)
         element = (uniform[:, 1:, None] >= share[:, None]).sum(-1)
         chosen = (np.arange(high) < size[:, None])[..., None] & (element[..., None] == np.arange(counts.shape[1]))
-        return chosen.sum(1)
+        return np.asarray(chosen.sum(1))

@@ -24,7 +24,7 @@ def env_arguments(settings: Settings, evaluation: bool = False) -> dict[str, Any
         formula = settings.eval_formulas
     start = settings.start or settings.initial_structure
     low, high = settings.min_mean_distance, settings.max_mean_distance
-    chosen = {
+    chosen: dict[str, Any] = {
         "formula": formula,
         "size_range": settings.size_range,
         "symbols": settings.symbols,

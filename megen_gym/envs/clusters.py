@@ -20,6 +20,7 @@ from megen_gym.rewards import make_reward
 from megen_gym.rewards.base import Reward
 from megen_gym.rules import GALLIUM_WINDOWS, PlacementRules, Window
 from megen_gym.structure import FloatArray, IntArray, StructureBatch, check_symbols
+from megen_gym.tasks.base import Task
 from megen_gym.tasks.cluster import ClusterTask, Starts
 
 SEEDS = Path(__file__).resolve().parent.parent / "data" / "gallium_seeds.extxyz"
@@ -48,7 +49,7 @@ def cluster(
     reward_kwargs: Mapping[str, Any] | None = None,
     bag_per_start: IntArray | None = None,
     starts: StructureBatch | None = None,
-) -> tuple[ClusterTask, Reward]:
+) -> tuple[Task[Any], Reward]:
     """Task and reward of Cluster-v0; see :class:`ClusterEnv` for the arguments."""
     names = symbols.split(",") if isinstance(symbols, str) else symbols
     batch = starts if starts is not None else (None if start is None else load_starts(start, split))
@@ -98,7 +99,7 @@ def gallium(
     windows: Sequence[Window] = GALLIUM_WINDOWS,
     reward: str = "dart",
     **kwargs: Any,
-) -> tuple[ClusterTask, Reward]:
+) -> tuple[Task[Any], Reward]:
     """Task and reward of GaCluster-v0; see :class:`GaClusterEnv` for the arguments."""
     options: dict[str, Any] = {
         "symbols": ("X", "Ga"),
@@ -265,7 +266,8 @@ class ClusterEnv(StructureEnv):
     """
 
     def __init__(self, *, min_reward: float | None = None, render_mode: str | None = None, **kwargs: Any) -> None:
-        super().__init__(*cluster(**kwargs), min_reward, render_mode)
+        task, reward = cluster(**kwargs)
+        super().__init__(task, reward, min_reward, render_mode)
 
 
 class GaClusterEnv(StructureEnv):
@@ -301,7 +303,8 @@ class GaClusterEnv(StructureEnv):
     """
 
     def __init__(self, *, min_reward: float | None = None, render_mode: str | None = None, **kwargs: Any) -> None:
-        super().__init__(*gallium(**kwargs), min_reward, render_mode)
+        task, reward = gallium(**kwargs)
+        super().__init__(task, reward, min_reward, render_mode)
 
 
 class ClusterVectorEnv(StructureVectorEnv):
@@ -316,7 +319,8 @@ class ClusterVectorEnv(StructureVectorEnv):
         render_mode: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_envs, *cluster(**kwargs), min_reward, autoreset_mode, render_mode)
+        task, reward = cluster(**kwargs)
+        super().__init__(num_envs, task, reward, min_reward, autoreset_mode, render_mode)
 
 
 class GaClusterVectorEnv(StructureVectorEnv):
@@ -331,4 +335,5 @@ class GaClusterVectorEnv(StructureVectorEnv):
         render_mode: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_envs, *gallium(**kwargs), min_reward, autoreset_mode, render_mode)
+        task, reward = gallium(**kwargs)
+        super().__init__(num_envs, task, reward, min_reward, autoreset_mode, render_mode)

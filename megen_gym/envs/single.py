@@ -54,7 +54,8 @@ class StructureEnv(gym.Env[Observation, NDArray[np.float32]]):
             raise InputError(f"render_mode is {render_mode!r}; give one of {', '.join(RENDER_MODES)} or None")
         self.engine = Engine(task, reward, 1, min_reward)
         self.task, self.render_mode = task, render_mode
-        self.observation_space, self.action_space = task.observation_space, task.action_space
+        self.observation_space: gym.spaces.Space[Any] = task.observation_space
+        self.action_space: gym.spaces.Space[Any] = task.action_space
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -115,8 +115,9 @@ class StructureVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any
         atoms = self.engine.structures.to_atoms()
         if self.render_mode == "human":
             return show(atoms[0], pause=1.0 / self.metadata["render_fps"])
-        draw = {"ansi": ansi, "rgb_array": picture}.get(self.render_mode or "")
-        return None if draw is None else tuple(draw(structure) for structure in atoms)
+        if self.render_mode is None:
+            return None
+        return tuple(ansi(one) if self.render_mode == "ansi" else picture(one) for one in atoms)
 
     def _restart(self, rows: NDArray[np.integer[Any]], first: bool = False) -> None:
         self.engine.restart(rows, [self.rngs[row] for row in rows], first)

@@ -101,6 +101,9 @@ class ClusterTask:
         InputError: when the canvas cannot hold the largest bag on the largest start.
     """
 
+    observation_space: gym.spaces.Dict
+    action_space: gym.spaces.Box
+
     def __init__(
         self,
         symbols: tuple[str, ...],
@@ -212,7 +215,7 @@ class ClusterTask:
 
     def terminal(self, state: ClusterState) -> BoolArray:
         """Episodes with an empty bag, a full canvas, a stop, or a refused move that ends them."""
-        return state.over | (state.bag.sum(1) == 0) | (state.n_atoms >= self.canvas_size)
+        return np.asarray(state.over | (state.bag.sum(1) == 0) | (state.n_atoms >= self.canvas_size))
 
     def structures(self, state: ClusterState) -> StructureBatch:
         """The canvases, unpadded no further than C."""
@@ -229,4 +232,4 @@ class ClusterTask:
     def _inside(self, point: FloatArray) -> BoolArray:
         if self.scaffold is None:
             return np.ones(len(point), dtype=bool)
-        return np.all(point @ self.scaffold[:, :3].T + self.scaffold[:, 3] <= 1e-9, axis=1)
+        return np.asarray(np.all(point @ self.scaffold[:, :3].T + self.scaffold[:, 3] <= 1e-9, axis=1))

@@ -51,7 +51,8 @@ def place(
     if not len(good):
         raise ValueError(f"no free place found around {len(positions)} atoms in {tries} tries; give a looser cluster")
     picked = good[[int(rng.choice(len(good))) for _ in range(choices)]]
-    return points[picked[distances[picked].mean(axis=1).argmin()]]
+    best: NDArray[np.float64] = points[picked[distances[picked].mean(axis=1).argmin()]]
+    return best
 
 
 def grow(rng: np.random.Generator, atoms: Atoms, choices: int = 1) -> Atoms:

@@ -13,6 +13,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 import numpy as np
+from ase import Atoms
 
 from megen_gym.analysis.unique import unique
 from megen_gym.analysis.validity import valid_clusters
@@ -34,7 +35,7 @@ def main(dataset: list[Path], output: Path, largest: int = 17, per_size: int = 3
         per_size: Most structures kept of one size.
         tolerance: Å; structures whose sorted distances differ by less are the same.
     """
-    last = {}
+    last: dict[tuple[Path, int, str, int], Atoms] = {}
     for path in dataset:
         for atoms in read_structures(path):
             info = atoms.info
