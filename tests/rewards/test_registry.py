@@ -25,6 +25,7 @@ SPECS = [
     {"name": "novelty", "n_max": 4, "l_max": 3},
     {"name": "sum", "rewards": ["lj", {"name": "contacts", "weight": 0.1}, "contacts"]},
     {"name": "dart"},
+    {"name": "soap_ridge"},
     {"name": "megen"},
 ]
 
@@ -42,7 +43,7 @@ def build(spec):
 def test_every_reward_conforms(spec):
     build(spec)
     elements = ("X", "Al", "Cu") if "emt" in json.dumps(spec) else ("X", "Ga")
-    tolerance = {"novelty": 1e-5, "dart": 1e-4, "megen": 1e-4}.get(spec["name"], 1e-6)
+    tolerance = {"novelty": 1e-5, "dart": 1e-4, "megen": 1e-4, "soap_ridge": 1e-4}.get(spec["name"], 1e-6)
     check_reward(lambda: reward_from_spec(json.loads(json.dumps(spec))), elements, tolerance)
 
 
