@@ -17,7 +17,9 @@ if __name__ == "__main__":
 
 from megen_gym import runs
 from megen_gym.agents.ppo.settings import Settings
-from megen_gym.errors import InputError, user_errors
+from megen_gym.errors import InputError, nearest, user_errors
+
+POLICIES = ("covariant", "mlp")
 
 RESUMABLE = ("num_steps", "max_time", "device", "threads", "progress", "dir")
 """Settings that may change when a run is resumed."""
@@ -83,6 +85,8 @@ def check(settings: Settings) -> None:
     Raises:
         InputError: naming the setting.
     """
+    if settings.policy not in POLICIES:
+        raise InputError(f"unknown policy {settings.policy!r}; {nearest(settings.policy, POLICIES)}")
     positive = "num_steps num_steps_per_iter num_envs mini_batch_size eval_freq num_eval_episodes save_freq threads"
     for name in positive.split():
         if getattr(settings, name) < 1:

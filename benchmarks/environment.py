@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 import megen_gym  # noqa: F401
 from megen_gym.envs.clusters import GaClusterEnv
-from megen_gym.rollout import make_vec
+from megen_gym.envs.vector import make_vec
 
 PUBLISHED = {"distance": 620, "dart": 300}
 SECONDS = 5.0

@@ -17,7 +17,8 @@ from megen_gym.agents.baselines import Greedy, RandomValid
 from megen_gym.agents.ppo.build import env_arguments, load_policy
 from megen_gym.agents.ppo.settings import Settings
 from megen_gym.agents.ppo_train import train
-from megen_gym.rollout import make_vec, rollout
+from megen_gym.envs.vector import make_vec
+from megen_gym.rollout import rollout
 
 
 class UniformActions:
@@ -77,8 +78,6 @@ RECIPE = {
     "reward_scale": 1.0,
     "num_steps_per_iter": 512,
     "max_num_train_iters": 10,
-    "target_kl": None,
-    "entropy_coef": 0.0,
     "eval_freq": 10,
 }
 

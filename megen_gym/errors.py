@@ -17,7 +17,7 @@ class InputError(ValueError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint that names the closest known spelling and the full choice.
+    """A hint that names the closest known spelling and, unless it is long, the full choice.
 
     >>> nearest("drat", ["dart", "megen"])
     "did you mean 'dart'? Known: dart, megen"
@@ -25,6 +25,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
+    if len(names) > 30:
+        return hint.removesuffix(" ") or f"it is none of the {len(names)} that are known"
     return f"{hint}Known: {', '.join(names)}"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import gymnasium as gym
 import numpy as np
 from ase import Atoms
 from gymnasium.vector import AutoresetMode
@@ -134,10 +133,3 @@ def rollout(
         valid_placements=valid_placements,
         errors=errors,
     )
-
-
-def make_vec(env_id: str, num_envs: int, **kwargs: Any) -> StructureVectorEnv:
-    """A registered environment as the vector environment that :func:`rollout` wants."""
-    env = gym.make_vec(env_id, num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **kwargs).unwrapped
-    assert isinstance(env, StructureVectorEnv)
-    return env

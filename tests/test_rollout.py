@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from megen_gym.agents.baselines import Greedy, RandomValid
+from megen_gym.envs.vector import make_vec
 from megen_gym.errors import InputError
-from megen_gym.rollout import make_vec, rollout
+from megen_gym.rollout import rollout
 
 
 def test_as_many_episodes_as_asked_and_all_counted_equally() -> None:

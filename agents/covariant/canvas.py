@@ -89,8 +89,8 @@ class Canvas:
 def local_frames(vectors: Tensor, others: Tensor) -> Tensor:
     """Right-handed axes that turn with the structure, one set per node.
 
-    z points to the nearest atom, x into the half-plane of the nearest one off that line (more than 6 degrees; if there is
-    none, of the one that is farthest off).
+    z points to the nearest atom, x into the half-plane of the nearest one off that line (more than 6 degrees; if there
+    is none, of the one that is farthest off).
     Distances decide, so that the numbering of the atoms does not; between two at one distance the rounding decides.
     Atoms in a line fix z only, a lone atom nothing: any completion serves, since what is seen is symmetric about z.
 

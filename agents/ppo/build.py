@@ -10,8 +10,8 @@ from stable_baselines3 import PPO
 from megen_gym import runs
 from megen_gym.agents.ppo.settings import Settings
 from megen_gym.envs.sb3 import SB3VecEnv
+from megen_gym.envs.vector import make_vec
 from megen_gym.errors import InputError
-from megen_gym.rollout import make_vec
 from megen_gym.tasks.cluster import ClusterTask
 
 MAX_EVAL_ENVS = 64

@@ -61,8 +61,8 @@ class Settings:
     """Any other argument of the environment."""
 
     # --- the agent
-    policy: Literal["covariant", "mlp"] = "covariant"
-    """The rotationally covariant agent, or Stable-Baselines3's plain MLP for comparison."""
+    policy: str = "covariant"
+    """covariant: the rotationally covariant agent; mlp: Stable-Baselines3's plain network, for comparison."""
     network_width: int = 64
     """Width of the heads' hidden layers (and of the MLP's)."""
     maxl: int = 3
@@ -91,7 +91,7 @@ class Settings:
     """Samples per gradient step."""
     num_envs: int = 64
     """Environments side by side."""
-    max_num_train_iters: int = 4
+    max_num_train_iters: int = 8
     """Passes over the collected steps per iteration."""
     learning_rate: float = 1e-3
     """Step size of Adam."""
@@ -105,12 +105,12 @@ class Settings:
     """Lambda of the generalised advantage estimate."""
     vf_coef: float = 0.5
     """Weight of the value loss."""
-    entropy_coef: float = 0.01
+    entropy_coef: float = 0.0
     """Weight of the entropy bonus."""
     gradient_clip: float = 0.5
     """Largest gradient norm."""
-    target_kl: float | None = 0.03
-    """An iteration's updates stop when the policy has moved this far (times 1.5)."""
+    target_kl: float | None = None
+    """An iteration's updates stop when the policy has moved this far (times 1.5); MolGym stopped at 0.01."""
     reward_scale: float = 0.1
     """Factor on the rewards that the learner sees; what is reported is unscaled."""
     max_time: float | None = None

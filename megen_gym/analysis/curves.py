@@ -136,6 +136,8 @@ def _draw(
         if baseline is not None and "return" in columns[0]:
             axes.axhline(baseline, color="0.4", linestyle=":", label="baseline")
         axes.set(xlabel="environment steps" if _has_steps(tables) else "iteration", ylabel=title)
+        if title.startswith("share"):
+            axes.set_ylim(0, 1.03)
         axes.grid(alpha=0.3)
         axes.locator_params(axis="x", nbins=6)
         axes.legend(fontsize="x-small")

@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from megen_gym.envs.vector import StructureVectorEnv
+from megen_gym.envs.vector import StructureVectorEnv, make_vec
 from megen_gym.errors import InputError
 
 
@@ -53,8 +53,7 @@ class SB3VecEnv(VecEnv):
         cls, env_id: str, num_envs: int, seed: int | None = None, reward_scale: float = 1.0, **kwargs: Any
     ) -> SB3VecEnv:
         """Make and wrap a registered environment; `kwargs` go to it."""
-        vec = gym.make_vec(env_id, num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **kwargs)
-        adapted = cls(vec.unwrapped, reward_scale)  # type: ignore[arg-type]
+        adapted = cls(make_vec(env_id, num_envs, **kwargs), reward_scale)
         adapted.seed(seed)
         return adapted
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -17,6 +18,25 @@ from megen_gym.render import ansi, picture, show
 from megen_gym.rewards.base import Reward
 from megen_gym.structure import BoolArray, FloatArray
 from megen_gym.tasks.base import Observation, Task
+
+
+def make_vec(env_id: str, num_envs: int, **kwargs: Any) -> StructureVectorEnv:
+    """A registered environment in mode SAME_STEP, as rollouts and Stable-Baselines3 want it.
+
+    Raises:
+        InputError: for an unknown id or argument, or an environment of another library.
+    """
+    try:
+        env = gym.make_vec(env_id, num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **kwargs).unwrapped
+    except gym.error.Error as error:
+        raise InputError(f"environment {env_id!r} cannot be made ({error}); give an id such as GaCluster-v0") from error
+    except TypeError as error:
+        if "unexpected keyword" not in str(error):
+            raise
+        raise InputError(f"{env_id} has no such argument ({error}); see docs/environments.md") from error
+    if not isinstance(env, StructureVectorEnv):
+        raise InputError(f"environment {env_id!r} builds no structures; give an id such as GaCluster-v0")
+    return env
 
 
 class StructureVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
