@@ -1,4 +1,4 @@
-"""MolGym's tasks by argument: several bags, random bags, refills in a scaffold, a stop: ``python examples/molgym_tasks.py``."""
+"""MolGym's tasks by argument: several bags, random bags, refills in a scaffold, a stop."""
 
 from megen_gym.agents.baselines import RandomValid
 from megen_gym.envs.vector import make_vec
@@ -14,6 +14,6 @@ TASKS = {
 }
 for title, arguments in TASKS.items():
     env = make_vec("Cluster-v0", num_envs=8, reward="distance", distance_range=(0.9, 1.8), **arguments)
-    played = rollout(RandomValid(env.task, seed=0), env, episodes=8, seed=0)
+    played = rollout(RandomValid(env.task, seed=0), env, episodes=24, seed=0)
     formulas = sorted({atoms.get_chemical_formula() for atoms in played.structures.to_atoms()})
     print(f"{title:36s}{', '.join(formulas)}")

@@ -77,7 +77,8 @@ class Evaluator:
 
     def _pass(self, positions: Tensor, mask: Tensor) -> Energies:
         pairs = tad.distances(positions, mask)
-        counts, shell = tad.topology(pairs)
+        guarded = self._net.repulsion is not None
+        counts, shell = tad.topology(tad.stretched(pairs, self._net.bond) if guarded else pairs)
         kind = self._kinds(tad.pack(counts))
         bags = tad.bags(shell, kind, len(self._codes))
         atomic = torch.zeros(mask.shape, dtype=self._table.dtype, device=self.device)

@@ -16,12 +16,19 @@ from torch import Tensor
 
 from megen_gym.rewards.dart import tad
 from megen_gym.rewards.dart.dataset import Index, Labelled
-from megen_gym.rewards.dart.net import DartNet, PairRepulsion
+from megen_gym.rewards.dart.net import DartNet
 
 SCALES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.88, 0.91, 0.93, 0.95, 0.96, 0.97, 0.98)
 OVERLAPS = (0.3, 0.6, 1.0, 1.3, 1.6, 1.75, 1.9, 1.97)
-UNRELAXED = ("strain", "rattle", "overlap", "gas", "build")
+STRAINED = ("strain", "rattle", "overlap", "gas")
+UNRELAXED = (*STRAINED, "build")
 Positions = NDArray[np.float64]
+
+REPULSION_RANGE = 4.0
+"""Å; pairs beyond it repel in no model."""
+
+JITTER, STRETCH = 0.04, 0.01
+"""Å per coordinate, and fraction of the size, by which :func:`moved` moves; about 0.01 eV per atom."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +75,12 @@ def featurise(structures: Sequence[Positions]) -> Features:
         padded, mask = torch.zeros(1, width, 3, dtype=torch.float64), torch.zeros(1, width, dtype=torch.bool)
         padded[0, :n], mask[0, :n] = torch.from_numpy(positions), True
         pairs = tad.distances(padded, mask)
-        counts, shell = tad.topology(pairs)
+        counts, shell = tad.topology(tad.stretched(pairs, DartNet.bond))
         flat = pairs[0][torch.ones(width, width, dtype=torch.bool).triu(1)]
         kinds.append(tad.pack(counts[0]))
         shells.append(shell[0].to(torch.int8))
         masks.append(mask[0])
-        shorts.append(flat[flat < PairRepulsion.switch[1]].float())
+        shorts.append(flat[flat < REPULSION_RANGE].float())
     codes, kind = torch.unique(torch.stack(kinds), return_inverse=True)
     short = torch.nn.utils.rnn.pad_sequence(shorts, batch_first=True, padding_value=torch.inf)
     return Features(kind, torch.stack(shells), torch.stack(masks), short, tad.unpack(codes))
@@ -97,6 +104,12 @@ def shrunken(positions: Positions, scale: float) -> Positions:
     return centre + scale * (positions - centre)
 
 
+def moved(rng: np.random.Generator, positions: Positions) -> Positions:
+    """A copy that is stretched by about 1 % and whose atoms are displaced by about 0.04 Å."""
+    noise: Positions = rng.normal(scale=JITTER, size=positions.shape)
+    return positions * (1 + rng.normal(scale=STRETCH)) + noise
+
+
 def overlapping(rng: np.random.Generator, positions: Positions, distance: float) -> Positions:
     """A copy whose last atom was moved to `distance` Å from a random other one."""
     direction = rng.normal(size=3)
@@ -107,8 +120,13 @@ def overlapping(rng: np.random.Generator, positions: Positions, distance: float)
 
 def exploits(rng: np.random.Generator, positions: Positions) -> list[Positions]:
     """Copies of a real cluster that must not have a lower energy, one per entry of `SCALES` and of `OVERLAPS`."""
+    return [shrunken(positions, scale) for scale in SCALES] + overlaps(rng, positions)
+
+
+def overlaps(rng: np.random.Generator, positions: Positions) -> list[Positions]:
+    """The second kind of :func:`exploits`, which has to be learned; the first, DartNet excludes by its form."""
     moved = rng.permutation(len(positions))
-    copies = [shrunken(positions, scale) for scale in SCALES]
+    copies = []
     for place, distance in enumerate(OVERLAPS):
         last = moved[place % len(moved)]
         copies.append(

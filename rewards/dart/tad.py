@@ -72,6 +72,19 @@ def distances(positions: Tensor, mask: Tensor) -> Tensor:
     return pairs
 
 
+def stretched(pairs: Tensor, bond: float) -> Tensor:
+    """The distances (B, N, N) of structures scaled up until their mean nearest-neighbour distance is `bond` (Å).
+
+    Structures whose mean is larger already, and single atoms, stay as they are.
+    """
+    apart = ~torch.eye(pairs.shape[1], dtype=torch.bool, device=pairs.device)
+    nearest = pairs.masked_fill(~apart, torch.inf).amin(-1)
+    bound = torch.isfinite(nearest)
+    mean = nearest.where(bound, 0).sum(-1) / bound.sum(-1).clamp_min(1)
+    scale = torch.where(bound.any(-1), bond / mean.clamp_min(1e-3), 1.0).clamp_min(1.0)
+    return pairs * scale[:, None, None]
+
+
 def topology(pairs: Tensor) -> Topology:
     """Counts and shells of structures whose distances are known.
 

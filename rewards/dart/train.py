@@ -36,25 +36,34 @@ def make_task(
     seed: int,
     device: str = "cpu",
     packings: int = 0,
+    copies: int = 0,
 ) -> Task:
-    """Features of all structures: the data, the free atom, and exploits of the first two sides and of packings."""
+    """Features of all structures: the data, the free atom, and exploits of the first two sides and of packings.
+
+    The training side is joined by `copies` of each structure near a minimum, moved a little: counts jump at the
+    cut-offs where the energy hardly changes, and that is how the network learns it.
+    """
     rng = np.random.default_rng(seed)
     structures = [*data.positions, np.zeros((1, 3))]
     traps: list[list[tuple[int, int]]] = []
     for side in sides[:2]:
         traps.append([])
         for row in side[features.references(data[side], group[side])].tolist():
-            copies = features.exploits(rng, data.positions[row])
-            traps[-1] += [(len(structures) + place, row) for place in range(len(copies))]
-            structures += copies
+            spoilt = features.overlaps(rng, data.positions[row])
+            traps[-1] += [(len(structures) + place, row) for place in range(len(spoilt))]
+            structures += spoilt
     for number in range(packings):
         positions = pack(rng, 2 + number % max(1, int(data.sizes.max()) - 1)).positions
-        copies = features.exploits(rng, positions)
-        traps[0] += [(len(structures) + 1 + place, len(structures)) for place in range(len(copies))]
-        structures += [positions, *copies]
+        spoilt = features.overlaps(rng, positions)
+        traps[0] += [(len(structures) + 1 + place, len(structures)) for place in range(len(spoilt))]
+        structures += [positions, *spoilt]
+    relaxed = [row for row in sides[0].tolist() if data.kinds[row] not in features.STRAINED] * copies
+    train = np.concatenate([sides[0], len(structures) + np.arange(len(relaxed))])
+    structures += [features.moved(rng, data.positions[row]) for row in relaxed]
     energies = torch.full((len(structures),), torch.nan)
     energies[: len(data) + 1] = torch.tensor([*data.energies, 0.0])
-    rows = [torch.from_numpy(sides[0]), torch.tensor([len(data)]), torch.from_numpy(sides[1])]
+    energies[len(structures) - len(relaxed) :] = torch.from_numpy(data.energies[relaxed])
+    rows = [torch.from_numpy(train), torch.tensor([len(data)]), torch.from_numpy(sides[1])]
     pairs = [torch.tensor(side, dtype=torch.int64).reshape(-1, 2).to(device) for side in traps]
     table = features.featurise(structures).to(device)
     return Task(table, energies.to(device), *(part.to(device) for part in rows), *pairs)
@@ -90,6 +99,7 @@ def main(
     huber: float = 0.03,
     exploit_weight: float = 1.0,
     packings: int = 60,
+    copies: int = 3,
     max_time: float | None = None,
     widths: tuple[int, int, int, int, int] = PUBLISHED_WIDTHS,
     device: str = "cpu",
@@ -112,6 +122,7 @@ def main(
         huber: eV per atom; larger errors count linearly.
         exploit_weight: Weight of the loss that forbids spoilt structures to win.
         packings: Random packings without labels, 2 atoms up to the largest size, whose spoilt copies must not win.
+        copies: Slightly moved copies of each training structure, under the label of the original.
         max_time: Seconds of training; the learning rate falls accordingly.
         widths: Layer sizes: two of each branch, three of the head.
         device: cpu or cuda.
@@ -130,13 +141,13 @@ def main(
     data = deduplicate(read)
     group = groups(data)
     sides = split(group, seed)
-    task = make_task(data, group, sides, seed, device, packings)
+    task = make_task(data, group, sides, seed, device, packings, copies)
     fit = Fit(
         initial(task, widths, seed),
         task,
         settings,
         checkpoint,
-        {"widths": widths, "packings": packings, "data": fingerprint(data)},
+        {"widths": widths, "packings": packings, "copies": copies, "data": fingerprint(data)},
     )
     if checkpoint.exists():
         fit.load()
