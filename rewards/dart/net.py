@@ -46,9 +46,7 @@ class PairRepulsion(nn.Module):
     r0 = 2.7
     """Å; a usual Ga-Ga bond."""
 
-    def __init__(
-        self, strength: float = 0.1, steepness: float = 9.0, switch: tuple[float, float] = (3.0, 4.0)
-    ) -> None:
+    def __init__(self, strength: float = 0.1, steepness: float = 9.0, switch: tuple[float, float] = (3.0, 4.0)) -> None:
         super().__init__()
         self.switch = switch
         self.log_strength = nn.Parameter(torch.tensor(math.log(strength)))

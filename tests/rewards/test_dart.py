@@ -15,6 +15,7 @@ from ase.io import read
 from megen_gym.errors import InputError
 from megen_gym.rewards.base import KCAL_PER_MOL
 from megen_gym.rewards.dart import tad
+from megen_gym.rewards.dart.candidates import build
 from megen_gym.rewards.dart.evaluate import Evaluator
 from megen_gym.rewards.dart.net import DartNet
 from megen_gym.rewards.dart.reward import Dart
@@ -58,6 +59,9 @@ def straightforward(net: DartNet, positions: np.ndarray) -> tuple[np.ndarray, li
         return p[f"{name}.weight"] @ x + p[f"{name}.bias"]
 
     d = np.array([[np.linalg.norm(a - b) for b in positions] for a in positions])
+    true = d
+    if net.repulsion is not None and len(d) > 1:
+        d = d * max(1.0, 2.75 / (d + np.diag([np.inf] * len(d))).min(1).mean())
     counts = []
     for row in d:
         first, second, third = (int((row < cut).sum()) for cut in (3.49, 6.3, 15.0))
@@ -79,8 +83,8 @@ def straightforward(net: DartNet, positions: np.ndarray) -> tuple[np.ndarray, li
     repulsion = 0.0
     if net.repulsion is not None:
         strength, steepness = np.exp(p["repulsion.log_strength"]), np.exp(p["repulsion.log_steepness"])
-        for distance in d[np.triu_indices(len(d), 1)]:
-            switch = 0.5 + 0.5 * np.cos(np.pi * np.clip(distance - 3.0, 0, 1))
+        for distance in true[np.triu_indices(len(d), 1)]:
+            switch = 0.5 + 0.5 * np.cos(np.pi * np.clip((distance - 2.55) / 0.4, 0, 1))
             repulsion += strength * np.exp(-steepness * (distance / 2.7 - 1)) * switch
     return np.array(energies), counts, repulsion
 
@@ -300,3 +304,18 @@ def test_published_numbers(dtype: str) -> None:
             assert found.counts[row, : entry["n_atoms"]].tolist() == entry["tad"]
             if "atomic" in entry:
                 np.testing.assert_allclose(found.atomic[row, : entry["n_atoms"]], entry["atomic"], rtol=0, atol=1e-3)
+
+
+def test_shrinking_never_pays_with_any_guarded_weights() -> None:
+    """By the form of the model: random weights, clusters of every size, scales from 0.3 to 0.999."""
+    torch.manual_seed(7)
+    evaluate = Evaluator(DartNet(repulsion=True))
+    rng = np.random.default_rng(3)
+    for size in range(2, 21):
+        cluster = torch.from_numpy(build(rng, size).positions)[None]
+        mask = torch.ones(1, size, dtype=torch.bool)
+        scales = torch.linspace(0.3, 0.999, 40, dtype=torch.float64)[:, None, None]
+        real = evaluate(cluster, mask).total
+        shrunken = evaluate(scales * cluster, mask.expand(40, -1)).total
+        assert (shrunken >= real - 1e-9).all(), size
+        assert shrunken[0] > real + 1
