@@ -21,7 +21,7 @@ from megen_gym.errors import InputError, nearest, user_errors
 
 POLICIES = ("covariant", "mlp")
 
-RESUMABLE = ("num_steps", "max_time", "device", "threads", "progress", "dir")
+RESUMABLE = ("num_steps", "max_time", "learning_rate", "device", "threads", "progress", "dir")
 """Settings that may change when a run is resumed."""
 
 

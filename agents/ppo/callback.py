@@ -13,6 +13,7 @@ from tqdm import tqdm
 from megen_gym.agents.ppo import checkpoint
 from megen_gym.agents.ppo.settings import Settings
 from megen_gym.envs.sb3 import SB3VecEnv
+from megen_gym.errors import InputError
 from megen_gym.io import append_structures
 from megen_gym.rollout import Rollout, rollout, structures_of
 from megen_gym.runs import Run
@@ -40,6 +41,7 @@ class IterationEnd(BaseCallback):
         self._episodes: list[dict[str, Any]] = []
         self._moves: dict[str, int] = defaultdict(int)
         self._bar: Any = None
+        self._return = np.nan
 
     def _on_training_start(self) -> None:
         self._bar = tqdm(
@@ -80,6 +82,11 @@ class IterationEnd(BaseCallback):
 
     def _finish(self, last: bool = False) -> None:
         self.iteration += 1
+        if not all(bool(parameter.isfinite().all()) for parameter in self.model.policy.parameters()):
+            raise InputError(
+                f"the weights became NaN or infinite in iteration {self.iteration}; the checkpoint before it is kept: "
+                f"go on with --resume {self.run_folder.id} and a --learning_rate below {self.settings.learning_rate}"
+            )
         row = {"steps": float(self.num_timesteps), **self._training_metrics()}
         if last or self.iteration % self.settings.eval_freq == 0:
             row |= self._evaluate()
@@ -98,9 +105,8 @@ class IterationEnd(BaseCallback):
             if self.settings.keep_models:
                 name = f"weights-{self.num_timesteps}.safetensors"
                 self.run_folder.save_weights(self.model.policy.state_dict(), name)
-        self._bar.set_postfix(
-            {"return": f"{row.get('return_mean', np.nan):.3g}", "valid": f"{100 * row['valid_moves']:.1f}%"}
-        )
+        self._return = row.get("return_mean", self._return)
+        self._bar.set_postfix({"return": f"{self._return:.3f}", "valid": f"{100 * row['valid_moves']:.1f}%"})
 
     def _training_metrics(self) -> dict[str, float]:
         moves = max(1, self._moves["all"])

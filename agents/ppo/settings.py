@@ -85,8 +85,8 @@ class Settings:
     # --- the optimisation
     num_steps: int = 50_000
     """Environment steps of the whole training."""
-    num_steps_per_iter: int = 1024
-    """Environment steps between two updates, over all environments."""
+    num_steps_per_iter: int = 1152
+    """Environment steps between two updates, over all environments; 1152 are 18 steps of 64."""
     mini_batch_size: int = 128
     """Samples per gradient step."""
     num_envs: int = 64
@@ -128,8 +128,8 @@ class Settings:
     threads: int = 1
     """CPU threads of torch; the networks are small, more than one seldom pays."""
     resume: str | None = None
-    """Id of a run to go on with, or "newest" (MolGym's load_latest); its settings are kept, num_steps, max_time and
-    device may change."""
+    """Id of a run to go on with, or "newest" (MolGym's load_latest); its settings are kept; num_steps, max_time,
+    learning_rate, device and threads may change."""
     load_model: str | None = None
     """Id of a run whose weights the agent begins with."""
     save_freq: int = 1
