@@ -290,7 +290,7 @@ class GaClusterEnv(StructureEnv):
     | name | default | meaning |
     | --- | --- | --- |
     | n | 18 | atoms of the final cluster; None (with `grow`): any seed, whatever its size |
-    | start | None | "seeds" (bundled, Ga2-Ga20) or a file |
+    | start | None | "seeds" (bundled, Ga2-Ga17) or a file |
     | grow | None | atoms to add: seeds of n - grow atoms are used; None: any seed smaller than n is filled up to n |
     | formula | None | bag(s) to place in addition to the start, instead of `n` |
     | distance_range | (2.3, 3.1) | Å |

@@ -17,7 +17,7 @@ from megen_gym.errors import InputError
 from megen_gym.rewards.dart.net import DartNet
 
 BUNDLED = Path(__file__).resolve().parent / "data" / "dart_ga.npz"
-"""Weights that come with the library: own labels (PBE), sizes Ga1 to Ga20, with pair repulsion."""
+"""Weights that come with the library: own labels (PBE), Ga1 to Ga19, guarded against compression."""
 
 METADATA = "metadata"
 
