@@ -21,8 +21,9 @@ class Dart(EnergyReward):
 
     DART is a network of integer neighbour counts (Modee et al., Phys. Chem. Chem. Phys. 23, 21995 (2021),
     doi 10.1039/d1cp02956h) that MeGen uses as its reward (doi 10.1088/2632-2153/acdc03). Its energy is piecewise
-    constant in the positions. The bundled weights add a smooth pair repulsion, without which overlapping atoms would
-    be paid for.
+    constant in the positions. The bundled weights are guarded (:class:`~megen_gym.rewards.dart.net.DartNet`): a pair
+    repulsion makes overlap expensive, and shrinking a bound cluster never lowers its energy. The published weights are
+    blind to both.
 
     Args:
         weights: npz file; None for the bundled weights, trained on own PBE labels. The published weights give the
