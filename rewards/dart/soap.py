@@ -79,7 +79,8 @@ class SoapRidge(EnergyReward):
         state, metadata = load_state(path)
         try:
             self._points, self._coefficients = (state[name].double().numpy() for name in ("points", "coefficients"))
-            self._repulsion = PairRepulsion(*(float(value) for value in state["repulsion"]))
+            strength, steepness = state["repulsion"].tolist()
+            self._repulsion = PairRepulsion(strength, steepness)
             self._zeta, self._settings = int(metadata["zeta"]), dict(metadata["descriptor"])
             fits = self._points.shape == (len(self._coefficients), self._soap(np.zeros((1, 3))).shape[1])
         except (KeyError, TypeError, ValueError) as error:
