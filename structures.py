@@ -2,10 +2,8 @@
 
 import sys
 
-from jsonargparse import auto_cli
-
 from megen_gym.analysis.export import bare_flags, export_structures
-from megen_gym.errors import user_errors
+from megen_gym.cli import run
 
 if __name__ == "__main__":
-    user_errors(auto_cli)(export_structures, as_positional=False, args=bare_flags(sys.argv[1:]))
+    run(export_structures, bare_flags(sys.argv[1:]))

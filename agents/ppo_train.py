@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import asdict
+from collections.abc import Collection
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,14 @@ RESUMABLE = ("num_steps", "max_time", "learning_rate", "device", "threads", "pro
 
 
 @user_errors
-def train(settings: Settings) -> runs.Run:
-    """Train, evaluate, and compare with the baselines; everything is in the run folder that comes back."""
+def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
+    """Train, evaluate, and compare with the baselines; everything is in the run folder that comes back.
+
+    Args:
+        settings: All settings.
+        given: Names of those that were set on purpose, which matters on resuming; by default those that are not at
+            their default.
+    """
     import torch
     from stable_baselines3.common.logger import configure
 
@@ -42,13 +49,14 @@ def train(settings: Settings) -> runs.Run:
     log = logging.getLogger("megen_gym")
     torch.set_num_threads(settings.threads)
     if settings.resume is not None:
-        run, settings = reopen(settings)
+        run, settings = reopen(settings, given)
     env, evaluation = training_env(settings), evaluation_env(settings)
     model = make_model(settings, env)
     if settings.load_model is not None:
         load_weights(model, runs.open(settings.dir, settings.load_model))
     iteration = 0
     if settings.resume is None:
+        judge.probe(evaluation)
         run = runs.create(settings.dir, asdict(settings))
     else:
         iteration, steps = checkpoint.load(run, model) if run.resumable else (0, 0)
@@ -91,6 +99,15 @@ def check(settings: Settings) -> None:
     for name in positive.split():
         if getattr(settings, name) < 1:
             raise InputError(f"{name} is {getattr(settings, name)}; give at least 1")
+    for name in ("learning_rate", "gradient_clip", "reward_scale", "max_time", "bag_scale", "target_kl", "clip_ratio"):
+        value = getattr(settings, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise InputError(f"{name} is {value}; give a number above 0")
+    for name in ("discount", "lam"):
+        if not 0 <= getattr(settings, name) <= 1:
+            raise InputError(f"{name} is {getattr(settings, name)}; give a number from 0 to 1")
+    if settings.seed < 0:
+        raise InputError(f"seed is {settings.seed}; give 0 or more")
     if settings.device != "cpu":
         import torch
 
@@ -102,27 +119,39 @@ def check(settings: Settings) -> None:
             ) from error
 
 
-def reopen(given: Settings) -> tuple[runs.Run, Settings]:
-    """The run to resume and its settings, with what the user may change taken from the command line."""
+def reopen(wanted: Settings, given: Collection[str] | None) -> tuple[runs.Run, Settings]:
+    """The run to resume and its settings, with what the user may change taken from `wanted`.
+
+    Raises:
+        InputError: for a setting that cannot change any more.
+    """
     from megen_gym.agents.ppo.build import settings_of
 
-    assert given.resume is not None
-    run = runs.newest(given.dir) if given.resume == "newest" else runs.open(given.dir, given.resume)
+    assert wanted.resume is not None
+    run = runs.newest(wanted.dir) if wanted.resume == "newest" else runs.open(wanted.dir, wanted.resume)
     settings, defaults = settings_of(run), Settings()
-    for name in RESUMABLE:
-        value: Any = getattr(given, name)
-        if value != getattr(defaults, name):
+    names = [field.name for field in fields(Settings)]
+    if given is None:
+        given = [name for name in names if getattr(wanted, name) != getattr(defaults, name)]
+    for name in (name for name in names if name in given and name != "resume"):
+        value: Any = getattr(wanted, name)
+        if name in RESUMABLE:
             setattr(settings, name, value)
+        elif value != getattr(settings, name):
+            raise InputError(
+                f"run {run.id} has {name} = {getattr(settings, name)}, which cannot become {value} on resuming; "
+                f"leave --{name} out, or train anew"
+            )
     settings.resume, settings.load_model = run.id, None
     return run, settings
 
 
 def main() -> None:
     """Command line."""
-    from jsonargparse import auto_cli, set_parsing_settings
+    from megen_gym.cli import run
 
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    train(auto_cli(Settings, as_positional=False))
+    given = {word.removeprefix("--").partition("=")[0] for word in sys.argv[1:] if word.startswith("--")}
+    train(run(Settings), given)
 
 
 if __name__ == "__main__":

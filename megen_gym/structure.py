@@ -30,7 +30,7 @@ def check_symbols(symbols: Sequence[str]) -> tuple[str, ...]:
     >>> check_symbols(["Ga"])
     ('X', 'Ga')
     """
-    names = tuple(symbols)
+    names = tuple(symbols.split(",") if isinstance(symbols, str) else symbols)
     names = names if names[:1] == (EMPTY,) else (EMPTY, *names)
     for name in names[1:]:
         if name not in atomic_numbers or name == EMPTY:
@@ -95,6 +95,8 @@ class StructureBatch:
     def __getitem__(self, rows: slice | ArrayLike) -> StructureBatch:
         """The structures of `rows` (slice, indices or mask), still a batch."""
         index = rows if isinstance(rows, slice) else np.atleast_1d(np.asarray(rows))
+        if isinstance(index, np.ndarray) and not index.size:
+            index = np.zeros(0, dtype=np.int64)
         cell = None if self.cell is None else self.cell[index]
         return self.trusted(self.positions[index], self.species[index], self.symbols, cell, self.pbc)
 
@@ -130,8 +132,7 @@ class StructureBatch:
         Raises:
             InputError: for an empty list, an element outside `symbols`, mixed periodicity, or non-finite positions.
         """
-        if isinstance(structures, Atoms):
-            structures = [structures]
+        structures = [structures] if isinstance(structures, Atoms) else list(structures)
         if not structures:
             raise InputError("no structures were given; expected at least one ase.Atoms")
         numbers = np.unique(np.concatenate([atoms.numbers for atoms in structures]))

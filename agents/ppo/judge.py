@@ -25,6 +25,20 @@ def baselines(task: ClusterTask, reward: Reward, seed: int = 0) -> dict[str, Pol
     return {"random valid": RandomValid(task, seed), f"greedy of {GREEDY}": Greedy(task, reward, GREEDY, seed)}
 
 
+def probe(env: StructureVectorEnv) -> None:
+    """Judge one placement, so that a reward that does not fit the task is refused before anything is written.
+
+    Raises:
+        InputError: what the reward says.
+    """
+    env.reset(seed=0)
+    task, engine = env.task, env.engine
+    assert isinstance(task, ClusterTask)
+    action, _ = RandomValid(task).predict(engine.observe())
+    after, _ = task.transition(engine.state, action)
+    engine.reward(engine.structures[:1], task.structures(after)[:1])
+
+
 def complete_and_valid(task: ClusterTask, played: Rollout) -> BoolArray:
     """(M,) every placement kept the rules, and so does the final structure as a whole."""
     rules = task.rules if task.rules.windows else None

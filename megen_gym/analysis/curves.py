@@ -28,6 +28,9 @@ QUANTITIES = {
 }
 """What is drawn by default, one panel each: column of ``metrics.csv`` without ``eval/``, and its axis label."""
 
+MOST_NAMED = 3
+"""Runs that differ in more settings than this are named by their id."""
+
 IRRELEVANT = {"seed", "dir", "device", "resume", "progress", "log_level"}
 """Settings that do not make runs different experiments."""
 
@@ -41,6 +44,8 @@ def grouped(found: Sequence[Run]) -> dict[str, list[Run]]:
     settings = [json.loads(key) for key in groups]
     names = sorted({name for one in settings for name in one})
     differ = [name for name in names if len({json.dumps(one.get(name), sort_keys=True) for one in settings}) > 1]
+    if len(differ) > MOST_NAMED:
+        return {group[0].id: group for group in groups.values()}
     labels = [", ".join(f"{name}={one.get(name)}" for name in differ) for one in settings]
     default = str(settings[0].get("name") or settings[0].get("env") or "run") if settings else ""
     return {label or default: group for label, group in zip(labels, groups.values(), strict=True)}

@@ -143,10 +143,11 @@ def load_starts(start: str, split: str = "all") -> StructureBatch:
 
     Args:
         start: Path, or "seeds".
-        split: "all"; "eval" for every fifth structure of each size, held out; "train" for the others.
+        split: "all"; "eval" for every fifth structure of each size, held out; "train" for the others. Where no size has
+            five structures, nothing is held out and both are "all".
 
     Raises:
-        InputError: for another split, or one that holds no structure.
+        InputError: for another split.
     """
     batch = StructureBatch.from_atoms(read_structures(SEEDS if start == "seeds" else Path(start)))
     if split == "all":
@@ -158,8 +159,8 @@ def load_starts(start: str, split: str = "all") -> StructureBatch:
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order)) - np.searchsorted(sizes[order], sizes[order])
     held_out = rank % 5 == 4
-    if split == "eval" and not held_out.any():
-        raise InputError(f"{start!r} has fewer than 5 structures of every size, so none is held out; use split='all'")
+    if not held_out.any():
+        return batch
     return batch[held_out if split == "eval" else ~held_out]
 
 

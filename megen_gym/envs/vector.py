@@ -95,6 +95,10 @@ class StructureVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any
         if not self.rngs:
             self.rngs = [seeding.np_random(None)[0] for _ in seeds]
         mask = np.ones(self.num_envs, dtype=bool) if not options else np.asarray(options.get("reset_mask", True))
+        if mask.shape not in ((), (self.num_envs,)):
+            raise InputError(
+                f"reset_mask has shape {mask.shape}; give one entry for each of {self.num_envs} environments"
+            )
         mask = np.broadcast_to(mask, self.num_envs)
         if self.engine.state is None and not mask.all():
             raise InputError("reset_mask leaves out environments that never started; reset all of them first")

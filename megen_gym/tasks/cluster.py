@@ -124,6 +124,8 @@ class ClusterTask:
         self.refills, self.stop, self.scaffold, self.on_refusal = refills, stop, scaffold, on_refusal
         if on_refusal not in ("end", "skip"):
             raise InputError(f"on_refusal is {on_refusal!r}; give 'end' or 'skip'")
+        if refills < 0:
+            raise InputError(f"refills is {refills}; give 0 or more")
         sizes = (self.starts.species > 0).sum(1)
         largest = (
             int((sizes + self.starts.bag.sum(1)).max())

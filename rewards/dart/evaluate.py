@@ -68,6 +68,9 @@ class Evaluator:
     def __call__(self, positions: Tensor, mask: Tensor) -> Energies:
         """Energies of `positions` (B, N, 3) Å with atoms where `mask` (B, N) is true."""
         positions, mask = positions.to(self.device), mask.to(self.device)
+        if not mask.shape[1]:
+            empty = positions.new_zeros(len(mask), 0)
+            return Energies(empty, positions.new_zeros(len(mask)), empty.long()[..., None].expand(-1, -1, 3))
         pairs = PAIRS_PER_PASS.get(self.device.type, PAIRS_PER_PASS_ELSEWHERE)
         rows = max(1, pairs // max(1, mask.shape[1] ** 2))
         parts = [

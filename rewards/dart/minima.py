@@ -57,6 +57,6 @@ def main(dataset: list[Path], output: Path, largest: int = 17, per_size: int = 3
 
 
 if __name__ == "__main__":
-    from jsonargparse import auto_cli
+    from megen_gym.cli import run
 
-    auto_cli(main, as_positional=False)
+    run(main)

@@ -30,6 +30,9 @@ from megen_gym.structure import FloatArray, StructureBatch
 BUNDLED = Path(__file__).resolve().parent / "data" / "soap_ga.npz"
 DESCRIPTOR: dict[str, Any] = {"r_cut": 5.5, "n_max": 8, "l_max": 6, "sigma": 0.5}
 ZETA = 4
+FARTHEST = 1e6
+"""Å; the descriptor's library dies on coordinates that are far larger."""
+
 Floats = NDArray[np.float64]
 
 
@@ -116,5 +119,10 @@ class SoapRidge(EnergyReward):
             InputError: for elements other than gallium and for periodic structures.
         """
         check_gallium(batch)
+        if batch.positions.size and np.abs(batch.positions).max() > FARTHEST:
+            raise InputError(
+                f"a structure reaches {np.abs(batch.positions).max():.3g} Å from the origin, SOAP takes up to "
+                f"{FARTHEST:.0e}; centre it or remove stray atoms"
+            )
         pairs = zip(batch.positions, batch.n_atoms, strict=True)
         return self.energies([np.asarray(positions[:count], dtype=np.float64) for positions, count in pairs])

@@ -112,6 +112,6 @@ def main(
 
 
 if __name__ == "__main__":
-    from jsonargparse import auto_cli
+    from megen_gym.cli import run
 
-    auto_cli(main, as_positional=False)
+    run(main)

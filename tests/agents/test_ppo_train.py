@@ -162,6 +162,10 @@ def test_megens_task_and_time_limit(tmp_path: Path) -> None:
         ({"policy": "covarient"}, "did you mean 'covariant'"),
         ({"env": "GaClusterr-v0"}, "cannot be made"),
         ({"env_kwargs": {"colour": "red"}}, "no such argument"),
+        ({"reward": "emt"}, "no energy for a single Ga atom"),
+        ({"learning_rate": -1.0}, "learning_rate is -1.0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"num_refills": -1}, "refills is -1"),
         ({"device": "cuda:99"}, "use --device cpu"),
     ],
 )
@@ -186,6 +190,19 @@ def test_unknown_policy_and_corrupt_files_from_the_command_line(tmp_path: Path) 
     empty.touch()
     assert call(tmp_path, start=empty).returncode == 2
     assert not list(tmp_path.glob("*/config.json"))
+
+
+def test_a_single_initial_structure_serves_training_and_evaluation(tmp_path: Path) -> None:
+    seed = tmp_path / "seed.xyz"
+    seed.write_text("3\n\nGa 0 0 0\nGa 2.6 0 0\nGa 1.3 2.25 0\n")
+    run = train(small(tmp_path / "runs", n=5, initial_structure=str(seed), num_steps=32))
+    assert {atoms.info["n_start"] for atoms in read(run.path / "structures_compared.extxyz", ":")} == {3}
+
+
+def test_resuming_refuses_what_cannot_change(whole: runs.Run, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train(Settings(dir=whole.path.parent, resume=whole.id, beta=-10.0))
+    assert "leave --beta out" in capsys.readouterr().err
 
 
 def test_a_corrupt_checkpoint_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,27 @@
+"""Command lines from typed functions and dataclasses; what cannot be parsed is answered in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from megen_gym.errors import InputError, user_errors
+
+
+@user_errors
+def run(component: Callable[..., Any], arguments: Sequence[str] | None = None) -> Any:
+    """Call `component` with the arguments of the command line (``--name value``), exit code 2 for wrong ones.
+
+    Args:
+        component: A function, or a dataclass whose fields have a sentence each.
+        arguments: Words of the command line; those of the process by default.
+    """
+    from jsonargparse import ArgumentError, auto_cli, set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    words = None if arguments is None else list(arguments)
+    try:
+        return auto_cli(component, as_positional=False, args=words, exit_on_error=False)
+    except ArgumentError as error:
+        sentence = " ".join(str(error).split())
+        raise InputError(f"{sentence[:400]}; see --help for what is accepted") from None
