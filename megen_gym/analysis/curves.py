@@ -145,7 +145,8 @@ def _draw(
             axes.set_ylim(0, 1.03)
         axes.grid(alpha=0.3)
         axes.locator_params(axis="x", nbins=6)
-        axes.legend(fontsize="x-small")
+    drawn = {text: line for axes in figure.axes for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(drawn.values()), list(drawn), loc="outside lower center", ncols=4, fontsize="x-small")
     data = io.BytesIO()
     figure.savefig(data, format="png")
     return data.getvalue()
