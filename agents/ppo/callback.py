@@ -54,9 +54,9 @@ class IterationEnd(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         if self._collecting:
-            self._finish()
             limit = self.settings.max_time
             self._stop = limit is not None and time.monotonic() - self._began > limit
+            self._finish(last=self._stop)
         self._collecting = True
 
     def _on_step(self) -> bool:

@@ -144,6 +144,8 @@ def test_the_plain_mlp_trains_too(tmp_path: Path) -> None:
 def test_megens_task_and_time_limit(tmp_path: Path) -> None:
     run = train(small(tmp_path, n=None, start="seeds", grow=1, reward="megen", num_steps=10**6, max_time=1.0))
     assert 0 < run.metrics()["steps"][-1] < 10**6
+    assert np.isfinite(run.metrics()["eval/return_mean"][-1]), "stopped by the clock, and still evaluated at the end"
+    assert (run.path / "structures_eval.extxyz").exists()
     built = read(run.path / "structures_compared.extxyz", ":")
     assert {len(atoms) - atoms.info["n_start"] for atoms in built} <= {0, 1}
 
