@@ -1,24 +1,45 @@
 """Baselines that every agent has to beat: random valid placement, and the greedy best of k.
 
-Both look at the geometry only (greedy: and at the reward), learn nothing, and play any cluster task.
+Both look at the geometry only (greedy: and at the reward), learn nothing, and play any task of clusters or crystals.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from megen_gym.actions import Placement
+from megen_gym.actions import Placement, rank_to_index
 from megen_gym.rewards.base import Reward
 from megen_gym.rollout import structures_of
-from megen_gym.structure import FloatArray, IntArray, StructureBatch
+from megen_gym.structure import BoolArray, FloatArray, IntArray, StructureBatch
 from megen_gym.tasks.base import Observation
 from megen_gym.tasks.cluster import ClusterTask
+from megen_gym.tasks.slots import FocalSlots, SlotsTask, SpeciesSlots
+
+
+class Candidates(NamedTuple):
+    """K moves for each of B structures.
+
+    Attributes:
+        actions: (B, K, A), or (B, K) where actions are discrete.
+        valid: (B, K) whether the windows hold.
+        allowed: (B, K) whether the guards do.
+        point: (B, K, 3) Å that they reach.
+        element: (B, K) species index; 0 places nothing.
+    """
+
+    actions: Any
+    valid: BoolArray
+    allowed: BoolArray
+    point: FloatArray
+    element: IntArray
 
 
 class RandomValid:
-    """Uniform focus, distance and direction, redrawn until the placement keeps the task's rules and windows.
+    """Uniform focus, distance and direction (or coordinates, or element), redrawn until the placement keeps the task's
+    rules and windows.
 
     Args:
         task: The task that is played.
@@ -26,7 +47,7 @@ class RandomValid:
         tries: Candidates drawn per decision; where none is valid, the first that the guards allow is taken.
     """
 
-    def __init__(self, task: ClusterTask, seed: int = 0, tries: int = 256) -> None:
+    def __init__(self, task: ClusterTask | SlotsTask, seed: int = 0, tries: int = 256) -> None:
         self.task, self.tries = task, tries
         self.rng = np.random.default_rng(seed)
 
@@ -40,20 +61,49 @@ class RandomValid:
         return (action[0] if single else action), state
 
     def _choose(self, batch: Observation) -> FloatArray:
-        actions, valid, allowed, _ = self._candidates(batch)
-        best = (2 * valid + 1 * allowed).argmax(1)
-        return np.asarray(actions[np.arange(len(best)), best])
+        found = self._candidates(batch)
+        best = (2 * found.valid + 1 * found.allowed).argmax(1)
+        return np.asarray(found.actions[np.arange(len(best)), best])
 
-    def _candidates(self, batch: Observation) -> tuple[FloatArray, Any, Any, FloatArray]:
-        """(B, K, A) actions, whether each is valid and allowed (B, K), and the points (B, K, 3) they reach."""
+    def _candidates(self, batch: Observation) -> Candidates:
+        return self._in_cell(batch) if isinstance(self.task, SlotsTask) else self._on_canvas(batch, self.task)
+
+    def _in_cell(self, batch: Observation) -> Candidates:
+        assert isinstance(self.task, SlotsTask)
+        task, tries = self.task, self.tries
+        state = task.read(batch)
+        size = len(state.site)
+        rows = np.repeat(np.arange(size), tries)
+        wide = replace(state, **{field.name: getattr(state, field.name)[rows] for field in fields(state)})
+        draft: Any
+        if isinstance(task, SpeciesSlots):
+            mask = task.element_mask(wide)
+            draft = rank_to_index((self.rng.random(len(rows)) * mask.sum(1)).astype(np.int64), mask)
+        else:
+            draft = self.rng.uniform(-1, 1, (len(rows), *(task.action_space.shape or ())))
+            if isinstance(task, FocalSlots):
+                direction = self.rng.normal(size=(len(rows), 3))
+                draft[:, 3:] = direction / np.linalg.norm(direction, axis=1, keepdims=True)
+            draft = draft.astype(np.float32)
+        made = task.propose(wide, draft)
+        empty = made.possible & (made.element == 0)
+        return Candidates(
+            draft.reshape(size, tries, *draft.shape[1:]),
+            (made.valid | (empty & (task.stop == "vacant"))).reshape(size, tries),
+            (made.allowed | empty).reshape(size, tries),
+            made.point.reshape(size, tries, 3),
+            made.element.reshape(size, tries),
+        )
+
+    def _on_canvas(self, batch: Observation, task: ClusterTask) -> Candidates:
         size, tries = len(batch["species"]), self.tries
         masks = [np.repeat(batch[name], tries, axis=0) for name in ("focus_mask", "element_mask")]
         uniform = self.rng.uniform(-1, 1, size=(size * tries, 3))
         direction = self.rng.normal(size=(size * tries, 3))
         draft = np.concatenate([uniform, direction / np.linalg.norm(direction, axis=1, keepdims=True)], axis=1)
-        choice = self.task.codec.decode(draft, *masks)
-        actions = self.task.codec.encode(Placement(*choice), *masks).astype(np.float32)
-        canvas = structures_of(batch, self.task.symbols)
+        choice = task.codec.decode(draft, *masks)
+        actions = task.codec.encode(Placement(*choice), *masks).astype(np.float32)
+        canvas = structures_of(batch, task.symbols)
         count = canvas.n_atoms[:, None]
         focus = choice.focus.reshape(size, tries)
         offset = (choice.distance[:, None] * choice.direction).reshape(size, tries, 3)
@@ -65,8 +115,8 @@ class RandomValid:
             - 2 * point @ canvas.positions.transpose(0, 2, 1)
         )
         distances = np.where(canvas.mask[:, None], np.sqrt(np.maximum(squared, 0)), np.inf)
-        allowed, valid = self.task.rules.allowed(distances, count), self.task.rules.valid(distances, count)
-        return actions.reshape(size, tries, -1), valid, allowed, point
+        allowed, valid = task.rules.allowed(distances, count), task.rules.valid(distances, count)
+        return Candidates(actions.reshape(size, tries, -1), valid, allowed, point, choice.element.reshape(size, tries))
 
 
 class Greedy(RandomValid):
@@ -80,21 +130,21 @@ class Greedy(RandomValid):
         tries: Candidates drawn, of which up to k valid ones are judged.
     """
 
-    def __init__(self, task: ClusterTask, reward: Reward, k: int = 40, seed: int = 0, tries: int = 512) -> None:
+    def __init__(
+        self, task: ClusterTask | SlotsTask, reward: Reward, k: int = 40, seed: int = 0, tries: int = 512
+    ) -> None:
         super().__init__(task, seed, tries)
         self.reward, self.k = reward, k
 
     def _choose(self, batch: Observation) -> FloatArray:
-        actions, valid, allowed, point = self._candidates(batch)
-        order = np.argsort(-(2 * valid + 1 * allowed), axis=1, kind="stable")[:, : self.k]
+        found = self._candidates(batch)
+        order = np.argsort(-(2 * found.valid + 1 * found.allowed), axis=1, kind="stable")[:, : self.k]
         rows = np.arange(len(order))[:, None]
-        actions, good, point = actions[rows, order], valid[rows, order], point[rows, order]
-        before = structures_of(batch, self.task.symbols)
+        actions, good = found.actions[rows, order], found.valid[rows, order]
+        before = structures_of(batch, self.task.symbols, self.task.lattice)
         size, k = order.shape
         repeated = before[np.repeat(np.arange(size), k)]
-        masks = [np.repeat(batch[name], k, axis=0) for name in ("focus_mask", "element_mask")]
-        element = self.task.codec.decode(actions.reshape(size * k, -1).astype(float), *masks).element
-        after = _add(repeated, point.reshape(-1, 3), element)
+        after = _add(repeated, found.point[rows, order].reshape(-1, 3), found.element[rows, order].reshape(-1))
         value = self.reward(repeated, after).value.reshape(size, k)
         best = np.where(good, value, value - 1e6).argmax(1)
         return np.asarray(actions[np.arange(size), best])
@@ -106,4 +156,4 @@ def _add(batch: StructureBatch, point: FloatArray, element: IntArray) -> Structu
     positions = np.concatenate([batch.positions, np.zeros((len(batch), 1, 3))], axis=1)
     species = np.concatenate([batch.species, np.zeros((len(batch), 1), dtype=np.int64)], axis=1)
     positions[rows, count], species[rows, count] = point, element
-    return StructureBatch.trusted(positions, species, batch.symbols)
+    return StructureBatch.trusted(positions, species, batch.symbols, batch.cell, batch.pbc)

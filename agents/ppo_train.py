@@ -1,7 +1,7 @@
 """Train an agent that builds structures: ``python agents/ppo_train.py --n 18``.
 
 The script reads from top to bottom: settings, run folder, environments, agent, training, judgement. A run that was
-killed goes on with ``python agents/ppo_train.py --resume ID``. Documentation: docs/agents/ppo.md.
+killed goes on with ``python agents/ppo_train.py --resume ID``. Documentation: docs/policies.md.
 """
 
 from __future__ import annotations

@@ -21,10 +21,10 @@ from torch.nn.functional import celu
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from megen_gym.rewards.dart.net import BRANCHES, DartNet  # noqa: E402
-from megen_gym.rewards.dart.reward import Dart  # noqa: E402
-from megen_gym.rewards.dart.weights import load_net, load_state, save_state  # noqa: E402
-from megen_gym.structure import StructureBatch  # noqa: E402
+from megen_gym.rewards.dart.net import BRANCHES, DartNet
+from megen_gym.rewards.dart.reward import Dart
+from megen_gym.rewards.dart.weights import load_net, load_state, save_state
+from megen_gym.structure import StructureBatch
 
 
 def straightforward(net: DartNet, positions: NDArray[np.float64]) -> float:

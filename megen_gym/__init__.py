@@ -18,9 +18,9 @@ try:
 except PackageNotFoundError:  # run from a checkout that was never installed
     __version__ = "0+unknown"
 
-for _name in ("Cluster", "GaCluster"):
+for _name, _module in (("Cluster", "clusters"), ("GaCluster", "clusters"), ("CrystalSlots", "crystals")):
     gym.register(
         f"{_name}-v0",
-        entry_point=f"megen_gym.envs.clusters:{_name}Env",
-        vector_entry_point=f"megen_gym.envs.clusters:{_name}VectorEnv",
+        entry_point=f"megen_gym.envs.{_module}:{_name}Env",
+        vector_entry_point=f"megen_gym.envs.{_module}:{_name}VectorEnv",
     )

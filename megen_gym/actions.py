@@ -37,6 +37,18 @@ class Placement(NamedTuple):
     direction: Array
 
 
+class Site(NamedTuple):
+    """A decoded fractional action.
+
+    Attributes:
+        element: (B,) species index of the new atom; 0 (X) means none.
+        fractions: (B, 3) place in units of the cell vectors, in [0, 1].
+    """
+
+    element: Array
+    fractions: Array
+
+
 def rank_to_index(rank: Array, mask: Array) -> Array:
     """Index of the `rank`-th true entry of each row of `mask` (B, M); 0 where a row has none."""
     xp = namespace(mask)
@@ -104,3 +116,68 @@ class FocalCodec:
         parts = (centre(placement.focus, focus_mask), centre(placement.element, element_mask), scaled)
         head = xp.stack([xp.asarray(part, dtype=dtype) for part in parts], -1)
         return xp.concatenate([head, placement.direction], -1)
+
+
+@dataclass(frozen=True)
+class FractionalCodec:
+    """Box(-1, 1, (scores + 3,)) actions: a score for every symbol where the element is free, and a place in the cell.
+
+    The last three numbers are the fractional coordinates: -1 ... +1 stands for 0 ... 1 of each cell vector, along axes
+    that are not periodic too, so that every action lies inside the cell. The element is the allowed one with the
+    highest score; without scores it is the (first) one that the mask allows.
+
+    Attributes:
+        scores: Number of symbols, X included, where the element is part of the action; 0 where it is not.
+    """
+
+    scores: int = 0
+
+    def __post_init__(self) -> None:
+        if self.scores == 1 or self.scores < 0:
+            raise InputError(f"scores is {self.scores}; give the number of symbols (X and at least one), or 0")
+
+    @property
+    def size(self) -> int:
+        """Numbers in an action."""
+        return self.scores + 3
+
+    def decode(self, action: Array, element_mask: Array) -> Site:
+        """What `action` (B, A) means under the mask (B, S). Total: values outside the box are clamped, NaN counts as 0,
+        and where the mask allows nothing the element is X."""
+        xp = namespace(action)
+        action = xp.clip(xp.nan_to_num(action), -1.0, 1.0)
+        allowed = element_mask > 0
+        score = action[..., : self.scores] if self.scores else xp.zeros_like(allowed, dtype=action.dtype)
+        element = xp.where(allowed, score, -2.0).argmax(-1)
+        return Site(element, (action[..., self.scores :] + 1) / 2)
+
+    def encode(self, site: Site) -> Array:
+        """The action (B, A) of `site`: score 1 for its element, -1 for the others; the inverse of :meth:`decode`."""
+        xp = namespace(site.fractions)
+        place = 2 * site.fractions - 1
+        if not self.scores:
+            return place
+        chosen = site.element[..., None] == xp.arange(self.scores, device=site.fractions.device)
+        return xp.concatenate([xp.asarray(2 * chosen - 1, dtype=place.dtype), place], -1)
+
+
+@dataclass(frozen=True)
+class ElementCodec:
+    """Discrete(symbols) actions: which element comes next; 0 (X) leaves the site empty.
+
+    Attributes:
+        symbols: Number of symbols, X included.
+    """
+
+    symbols: int
+
+    def decode(self, action: Array, element_mask: Array) -> tuple[Array, Array]:
+        """Species index (B,) of `action` (B,), and whether (B,) the mask (B, S) allows it.
+
+        Total: what is no index of a symbol is X, and not allowed.
+        """
+        xp = namespace(action)
+        known = (action >= 0) & (action < self.symbols)
+        element = xp.asarray(xp.where(known, action, 0 * action), dtype=xp.int64)
+        rows = xp.arange(len(element), device=action.device)
+        return element, known & (element_mask[rows, element] > 0)

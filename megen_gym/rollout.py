@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import gymnasium as gym
 import numpy as np
 from ase import Atoms
 from gymnasium.vector import AutoresetMode
 
 from megen_gym.envs.vector import StructureVectorEnv
 from megen_gym.errors import InputError
+from megen_gym.periodic import Lattice
 from megen_gym.structure import BoolArray, FloatArray, IntArray, StructureBatch
 from megen_gym.tasks.base import Observation
 
 
 class Policy(Protocol):
-    """Anything with Stable-Baselines3's ``predict``; SB3 models are policies as they are."""
+    """Anything with Stable-Baselines3's ``predict``; SB3 models are policies as they are.
+
+    Where actions are discrete and ``predict`` takes ``action_masks`` (sb3-contrib's MaskablePPO), it gets them too.
+    """
 
     def predict(
         self,
@@ -68,10 +74,23 @@ class Rollout:
         return made
 
 
-def structures_of(observation: Observation, symbols: tuple[str, ...]) -> StructureBatch:
-    """The canvases of a batch of observations."""
+def structures_of(observation: Observation, symbols: tuple[str, ...], lattice: Lattice | None = None) -> StructureBatch:
+    """The canvases of a batch of observations.
+
+    Args:
+        observation: (B, ...) arrays; where `cell` is among them, the structures have it and its periodic axes.
+        symbols: Element of each species index.
+        lattice: The task's own cell, which is more precise than the observation's float32.
+    """
     species = observation["species"].astype(np.int64)
-    return StructureBatch.trusted(observation["positions"].reshape(*species.shape, 3).astype(float), species, symbols)
+    positions = observation["positions"].reshape(*species.shape, 3).astype(float)
+    if "cell" not in observation or not len(species):
+        return StructureBatch.trusted(positions, species, symbols)
+    cell = observation["cell"].reshape(-1, 3, 3).astype(float)
+    a, b, c = observation["pbc"][0] > 0
+    if lattice is not None:
+        cell, (a, b, c) = np.broadcast_to(lattice.cell, cell.shape), lattice.pbc
+    return StructureBatch.trusted(positions, species, symbols, cell, (bool(a), bool(b), bool(c)))
 
 
 def rollout(
@@ -101,8 +120,11 @@ def rollout(
     last: list[tuple[Observation, float, int, int, bool, float]] = []
     errors: dict[int, str] = {}
     placements = valid_placements = 0
+    discrete = isinstance(env.task.action_space, gym.spaces.Discrete)
+    masked = discrete and "action_masks" in inspect.signature(policy.predict).parameters
     while quota.any():
-        action, state = policy.predict(observation, state, start, deterministic)
+        masks = {"action_masks": env.action_masks()} if masked else {}
+        action, state = policy.predict(observation, state, start, deterministic, **masks)
         observation, reward, terminated, truncated, infos = env.step(action)
         counted = quota > 0
         total += reward
@@ -123,7 +145,7 @@ def rollout(
     final, returns, length, n_start, valid, energies = zip(*last, strict=True)
     stacked = {key: np.stack([row[key] for row in final]) for key in final[0]}
     return Rollout(
-        structures=structures_of(stacked, env.task.symbols),
+        structures=structures_of(stacked, env.task.symbols, env.task.lattice),
         episode_return=np.array(returns),
         length=np.array(length),
         n_start=np.array(n_start),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 from ase.data import covalent_radii
 
 from megen_gym.errors import InputError
+from megen_gym.periodic import lattice_of
 from megen_gym.rewards.base import Known, Outcome, Reward
 from megen_gym.structure import BoolArray, FloatArray, StructureBatch
 
@@ -35,31 +34,28 @@ def new_distances(after: StructureBatch, reach: float = np.inf) -> tuple[FloatAr
 
     Returns:
         (B, N, I) Å, infinite where there is no other atom, and (B, N, 1) Å sum of the covalent radii; I = 1 for
-        clusters, 3 to 27 for periodic structures.
+        clusters, as many as `reach` needs for periodic structures, thin cells included.
 
     Raises:
-        InputError: when a periodic cell is so thin that images within `reach` would be missed.
+        InputError: for an infinite reach where structures are periodic.
     """
     batch, width = np.arange(len(after)), after.species.shape[1]
     last = np.maximum(after.n_atoms - 1, 0)
-    delta = (after.positions - after.positions[batch, last][:, None]).astype(np.float64)[:, :, None]
-    periodic = after.cell is not None and any(after.pbc)
-    shifts = np.array(list(itertools.product(*((-1, 0, 1) if p and periodic else (0,) for p in after.pbc))))
-    if periodic:
-        cell = np.asarray(after.cell, dtype=np.float64)
-        inverse = np.linalg.inv(cell)
-        thinnest = (1.0 / np.linalg.norm(inverse, axis=1))[:, list(after.pbc)].min()
-        if reach > 1.5 * thinnest:
-            raise InputError(
-                f"a periodic cell is only {thinnest:.2f} Å thick but atoms up to {reach:.2f} Å apart count; "
-                "use a larger cell or smaller distances"
-            )
-        fractional = delta @ inverse[:, None]
-        fractional -= np.round(fractional) * np.array(after.pbc)
-        delta = (fractional + shifts) @ cell[:, None]
-    distances = np.sqrt((delta**2).sum(-1))
+    delta = (after.positions - after.positions[batch, last][:, None]).astype(np.float64)
+    if after.cell is None or not any(after.pbc):
+        distances = np.sqrt((delta**2).sum(-1))[..., None]
+    else:
+        cells, which = np.unique(np.asarray(after.cell, dtype=np.float64), axis=0, return_inverse=True)
+        parts = []
+        for number, cell in enumerate(cells):
+            rows = np.flatnonzero(which.reshape(-1) == number)
+            images = lattice_of(cell.tobytes(), after.pbc).images(delta[rows], reach)
+            parts.append((rows, np.linalg.norm(images, axis=-1)))
+        distances = np.full((*after.species.shape, max((part.shape[-1] for _, part in parts), default=1)), np.inf)
+        for rows, part in parts:
+            distances[rows, :, : part.shape[-1]] = part
     distances[~after.mask] = np.inf
-    distances[batch, last, len(shifts) // 2] = np.inf  # the atom itself; its images stay
+    distances[batch, last, 0] = np.inf  # the atom itself; its images stay
     radii = np.where(after.mask, covalent_radii[after.numbers], 0.0)
     return distances, (radii + radii[batch, last][:, None]).reshape(len(after), width, 1)
 

@@ -16,6 +16,7 @@ _BUILT_IN: dict[str, str] = {
     "calculator": "megen_gym.rewards.calculator:CalculatorReward",
     "contacts": "megen_gym.rewards.penalties:ContactReward",
     "dart": "megen_gym.rewards.dart.reward:Dart",
+    "discriminator": "megen_gym.rewards.discriminator:DiscriminatorReward",
     "distance": "megen_gym.rewards.penalties:DistanceReward",
     "megen": "megen_gym.rewards.megen:MegenReward",
     "novelty": "megen_gym.rewards.novelty:NoveltyReward",
@@ -30,7 +31,8 @@ def reward_names() -> list[str]:
     """Names that :func:`make_reward` knows, besides import paths.
 
     >>> reward_names()
-    ['calculator', 'contacts', 'dart', 'distance', 'emt', 'lj', 'megen', 'novelty', 'soap_ridge', 'sum', 'tblite']
+    ['calculator', 'contacts', 'dart', 'discriminator', 'distance', 'emt', 'lj', 'megen', 'novelty', 'soap_ridge',
+    'sum', 'tblite']
     """
     return sorted({*_BUILT_IN, *_CALCULATORS, *_users})
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from megen_gym.actions import FocalCodec, Placement
+from megen_gym.actions import ElementCodec, FocalCodec, FractionalCodec, Placement, Site
 from megen_gym.errors import InputError
 
 CODEC = FocalCodec(2.3, 3.1)
@@ -73,3 +73,59 @@ def test_torch_and_numpy_agree() -> None:
 def test_bad_range() -> None:
     with pytest.raises(InputError, match="shortest < longest"):
         FocalCodec(3.0, 2.0)
+
+
+@pytest.mark.parametrize("scores", [0, 4])
+def test_fractional_round_trip_and_masks(scores: int) -> None:
+    codec = FractionalCodec(scores)
+    _, mask = masks(300)
+    action = RNG.uniform(-1, 1, (300, codec.size))
+    site = codec.decode(action, mask)
+    assert mask[np.arange(300), site.element].all()
+    assert ((site.fractions >= 0) & (site.fractions <= 1)).all()
+    again = codec.decode(codec.encode(site), mask if scores else np.eye(4)[site.element])
+    np.testing.assert_array_equal(again.element, site.element)
+    np.testing.assert_allclose(again.fractions, site.fractions, atol=1e-15)
+
+
+def test_fractional_ends_and_choice() -> None:
+    codec = FractionalCodec(3)
+    mask = np.array([[0, 1, 1], [0, 1, 0], [0, 0, 0]])
+    action = np.array([[1.0, -1, 0, -1, 1, 0]] * 3)
+    site = codec.decode(action, mask)
+    assert site.element.tolist() == [2, 1, 0]
+    np.testing.assert_array_equal(site.fractions, [[0, 1, 0.5]] * 3)
+
+
+def test_fractional_is_total() -> None:
+    codec = FractionalCodec(2)
+    wild = np.array([[np.nan] * 5, [np.inf, -np.inf, 9, -9, np.nan], [-1e30, -7, np.inf, -np.inf, 0]])
+    site = codec.decode(wild, np.array([[0, 1]] * 3))
+    assert site.element.tolist() == [1, 1, 1]
+    np.testing.assert_array_equal(site.fractions, [[0.5, 0.5, 0.5], [1, 0, 0.5], [1, 0, 0.5]])
+    with pytest.raises(InputError, match="number of symbols"):
+        FractionalCodec(1)
+
+
+@pytest.mark.parametrize("scores", [0, 4])
+def test_fractional_torch_and_numpy_agree(scores: int) -> None:
+    codec = FractionalCodec(scores)
+    _, mask = masks(100)
+    action = RNG.uniform(-1, 1, (100, codec.size)).astype(np.float32)
+    mine, theirs = codec.decode(action, mask), codec.decode(torch.from_numpy(action), torch.from_numpy(mask))
+    for a, b in zip(mine, theirs, strict=True):
+        np.testing.assert_allclose(a, b.numpy())
+    back = codec.encode(theirs)
+    assert back.dtype is torch.float32
+    np.testing.assert_allclose(back.numpy(), codec.encode(Site(*mine)))
+
+
+def test_elements_are_refused_where_masked_or_unknown() -> None:
+    codec = ElementCodec(3)
+    mask = np.array([[0, 1, 1]] * 5)
+    element, allowed = codec.decode(np.array([0, 1, 2, 3, -1]), mask)
+    assert element.tolist() == [0, 1, 2, 0, 0]
+    assert allowed.tolist() == [False, True, True, False, False]
+    torch_element, torch_allowed = codec.decode(torch.tensor([0, 1, 2, 3, -1]), torch.from_numpy(mask))
+    assert torch_element.tolist() == element.tolist()
+    assert torch_allowed.tolist() == allowed.tolist()

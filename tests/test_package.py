@@ -50,10 +50,12 @@ def test_readme_commands_exist() -> None:
     assert "make test" in text
     for script in re.findall(r"python (\S+\.py)", text):
         assert (ROOT / script).exists(), script
-    for option in re.findall(r"agents/ppo_train\.py .*", text):
-        names = set(re.findall(r"--(\w+)", option))
-        help_text = subprocess.check_output([sys.executable, "agents/ppo_train.py", "--help"], text=True, cwd=ROOT)
-        assert all(f"--{name}" in help_text for name in names)
+    used: dict[str, set[str]] = {}
+    for program, options in re.findall(r"python (\S+\.py|-m megen_gym \w+)(.*)", text):
+        used.setdefault(program, set()).update(re.findall(r"--(\w+)", options))
+    for program, names in used.items():
+        help_text = subprocess.check_output([sys.executable, *program.split(), "--help"], text=True, cwd=ROOT)
+        assert all(f"--{name}" in help_text for name in names), program
 
 
 def test_docs_follow_the_docstrings() -> None:

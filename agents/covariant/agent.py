@@ -64,6 +64,8 @@ class CovariantAgent(nn.Module):
         self.codec = FocalCodec(*s.distance_range)
         rules = PlacementRules(s.min_distance, s.max_distance, s.windows)
         self.field = PlacementField(rules, s.penalty, s.margin)
+        highest = min(s.max_distance, max((high for _, high in s.windows), default=s.max_distance))
+        self.reach = s.distance_range[1] + min(highest, 2 * s.distance_range[1])
         self.grid = SphereGrid(s.cells, s.refine)
         self.encoder = Encoder(symbols, s.lmax, s.channels, s.layers, width, s.cutoff, s.num_radial)
         self.focus_head = mlp(width + whole, width, 1)
@@ -104,8 +106,8 @@ class CovariantAgent(nn.Module):
 
         with torch.no_grad():
             frames = local_frames(canvas.vectors, canvas.others)
-            local = canvas.vectors @ frames
-            present = canvas.mask[canvas.structure]
+            around, present = canvas.surroundings(self.reach)
+            local = around @ frames
             room = self._room(local, present, self.middles[:, 1::3]).mean(-1)
         logits = self.focus_head(torch.cat([features.scalars, whole[canvas.structure]], -1))[:, 0]
         focuses = MaskedCategorical(logits[canvas.row], canvas.focus_mask * room[canvas.row])

@@ -31,7 +31,8 @@ class CovariantPolicy(ActorCriticPolicy):
     """:class:`CovariantAgent` for PPO and A2C: ``PPO(CovariantPolicy, env, policy_kwargs={"lmax": 4})``.
 
     Args:
-        observation_space: Dict with positions, species, bag, focus_mask and element_mask.
+        observation_space: Dict with positions, species, bag, focus_mask and element_mask; with cell and pbc too, atoms
+            are seen at their nearest periodic images.
         action_space: Box(-1, 1, (6,)), the focal codec's.
         lr_schedule: Learning rate by remaining progress.
         **kwargs: The fields of :class:`CovariantSettings`, and what ActorCriticPolicy takes (`optimizer_class`, ...).

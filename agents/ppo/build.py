@@ -8,11 +8,13 @@ from typing import Any
 from stable_baselines3 import PPO
 
 from megen_gym import runs
+from megen_gym.actions import FocalCodec
 from megen_gym.agents.ppo.settings import Settings
 from megen_gym.envs.sb3 import SB3VecEnv
 from megen_gym.envs.vector import make_vec
 from megen_gym.errors import InputError
 from megen_gym.tasks.cluster import ClusterTask
+from megen_gym.tasks.slots import SlotsTask
 
 MAX_EVAL_ENVS = 64
 
@@ -70,11 +72,20 @@ def evaluation_env(settings: Settings) -> Any:
     )
 
 
-def policy_arguments(settings: Settings, task: ClusterTask) -> dict[str, Any]:
-    """SB3's ``policy_kwargs``: JSON-able, so that a run's config rebuilds the policy."""
+def policy_arguments(settings: Settings, task: ClusterTask | SlotsTask) -> dict[str, Any]:
+    """SB3's ``policy_kwargs``: JSON-able, so that a run's config rebuilds the policy.
+
+    Raises:
+        InputError: when the covariant agent is asked for actions that it does not make.
+    """
     optimizer = {"optimizer_kwargs": {"amsgrad": settings.optimizer == "amsgrad", "eps": 1e-5}}
     if settings.policy == "mlp":
         return {"net_arch": [settings.network_width, settings.network_width], **optimizer}
+    if not isinstance(task.codec, FocalCodec):
+        raise InputError(
+            "policy 'covariant' places atoms beside atoms, which this environment's actions do not; "
+            'give --env_kwargs \'{"action": "focal"}\', or --policy mlp'
+        )
     return {
         "distance_range": (task.codec.shortest, task.codec.longest),
         "min_distance": task.rules.min_distance,

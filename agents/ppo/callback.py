@@ -152,7 +152,8 @@ class IterationEnd(BaseCallback):
         env = self.training_env
         assert isinstance(env, SB3VecEnv)
         final = [info["terminal_observation"] for info in ended]
-        batch = structures_of({key: np.stack([obs[key] for obs in final]) for key in final[0]}, env.env.task.symbols)
+        stacked, task = {key: np.stack([obs[key] for obs in final]) for key in final[0]}, env.env.task
+        batch = structures_of(stacked, task.symbols, task.lattice)
         made = batch.to_atoms()
         for atoms, info in zip(made, ended, strict=True):
             atoms.info |= {

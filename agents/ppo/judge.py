@@ -15,12 +15,16 @@ from megen_gym.rewards.base import EnergyReward, Reward
 from megen_gym.rollout import Policy, Rollout, rollout
 from megen_gym.structure import BoolArray
 from megen_gym.tasks.cluster import ClusterTask
+from megen_gym.tasks.slots import SlotsTask
+
+Building = ClusterTask | SlotsTask
+"""Tasks that the baselines play."""
 
 GREEDY = 10
 """Candidates that the greedy baseline judges per placement."""
 
 
-def baselines(task: ClusterTask, reward: Reward, seed: int = 0) -> dict[str, Policy]:
+def baselines(task: Building, reward: Reward, seed: int = 0) -> dict[str, Policy]:
     """Policies that learn nothing."""
     return {"random valid": RandomValid(task, seed), f"greedy of {GREEDY}": Greedy(task, reward, GREEDY, seed)}
 
@@ -33,14 +37,16 @@ def probe(env: StructureVectorEnv) -> None:
     """
     env.reset(seed=0)
     task, engine = env.task, env.engine
-    assert isinstance(task, ClusterTask)
+    assert isinstance(task, Building)
     action, _ = RandomValid(task).predict(engine.observe())
-    after, _ = task.transition(engine.state, action)
-    engine.reward(engine.structures[:1], task.structures(after)[:1])
+    after, _ = env.task.transition(engine.state, action)
+    engine.reward(engine.structures[:1], env.task.structures(after)[:1])
 
 
-def complete_and_valid(task: ClusterTask, played: Rollout) -> BoolArray:
-    """(M,) every placement kept the rules, and so does the final structure as a whole."""
+def complete_and_valid(task: Building, played: Rollout) -> BoolArray:
+    """(M,) every placement kept the rules, and so does a final cluster as a whole."""
+    if isinstance(task, SlotsTask):
+        return played.valid
     rules = task.rules if task.rules.windows else None
     return np.asarray(played.valid & valid_clusters(played.structures, rules))
 
@@ -57,7 +63,7 @@ def lowest_known(reward: Reward, symbols: tuple[str, ...]) -> dict[str, float]:
 def compare(policies: Mapping[str, Policy], env: StructureVectorEnv, episodes: int, seed: int) -> dict[str, Rollout]:
     """The baselines and `policies` on the same episodes."""
     task, reward = env.task, env.engine.reward
-    assert isinstance(task, ClusterTask)
+    assert isinstance(task, Building)
     everyone = baselines(task, reward, seed) | dict(policies)
     return {name: rollout(policy, env, episodes, seed=seed) for name, policy in everyone.items()}
 
@@ -65,9 +71,9 @@ def compare(policies: Mapping[str, Policy], env: StructureVectorEnv, episodes: i
 def table(played: Mapping[str, Rollout], env: StructureVectorEnv, style: Style = "text") -> str:
     """The quality table; the best known energy is that of the bundled clusters or of any structure in the table."""
     task, reward = env.task, env.engine.reward
-    assert isinstance(task, ClusterTask)
+    assert isinstance(task, Building)
     good = {name: complete_and_valid(task, result) for name, result in played.items()}
-    known = lowest_known(reward, task.symbols)
+    known = lowest_known(reward, task.symbols) if isinstance(task, ClusterTask) else {}
     for name, result in played.items():
         for atoms, energy, fine in zip(result.structures.to_atoms(), result.energy, good[name], strict=True):
             if fine and np.isfinite(energy):
@@ -82,6 +88,7 @@ def table(played: Mapping[str, Rollout], env: StructureVectorEnv, style: Style =
             best_known=known,
             evaluations=result.placements * (GREEDY if name.startswith("greedy") else 1),
             rewards=result.episode_return,
+            method="soap" if any(result.structures.pbc) else "distances",
         )
         for name, result in played.items()
     ]

@@ -112,18 +112,32 @@ def relax(
     Raises:
         InputError: for a calculator that cannot be made, or values out of range.
     """
-    import ase.optimize
     from tqdm import tqdm
+
+    relaxer = relax_one(calculator, kwargs, fmax, steps, optimizer, vacuum)
+    given = structures.to_atoms() if isinstance(structures, StructureBatch) else structures
+    bar = tqdm(given, desc=f"relaxing with {calculator}", unit="structure", disable=not progress)
+    return [relaxer(atoms) for atoms in bar]
+
+
+def relax_one(
+    calculator: str,
+    kwargs: Mapping[str, Any] | None = None,
+    fmax: float = 0.05,
+    steps: int = 200,
+    optimizer: str = "FIRE",
+    vacuum: float | None = None,
+) -> Callable[[Atoms], Relaxed]:
+    """A function that relaxes one structure; arguments and errors as in :func:`relax`."""
+    import ase.optimize
 
     if not fmax > 0 or steps < 0:
         raise InputError(f"fmax {fmax} and steps {steps} do not describe a relaxation; give fmax > 0 and steps >= 0")
     if optimizer not in ("FIRE", "BFGS"):
         raise InputError(f"unknown optimizer {optimizer!r}; {nearest(optimizer, ('FIRE', 'BFGS'))}")
     factory = calculator_factory(calculator, kwargs)
-    given = structures.to_atoms() if isinstance(structures, StructureBatch) else structures
     make = getattr(ase.optimize, optimizer)
-    bar = tqdm(given, desc=f"relaxing with {calculator}", unit="structure", disable=not progress)
-    return [_relax_one(atoms, factory, make, fmax, steps, vacuum) for atoms in bar]
+    return lambda atoms: _relax_one(atoms, factory, make, fmax, steps, vacuum)
 
 
 def _relax_one(atoms: Atoms, factory: Any, make: Any, fmax: float, steps: int, vacuum: float | None) -> Relaxed:

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 
+from megen_gym.errors import InputError
 from megen_gym.rewards.base import Reward
 from megen_gym.structure import BoolArray, FloatArray, IntArray, StructureBatch
 from megen_gym.tasks.base import Move, Observation, Task, put
@@ -90,11 +92,25 @@ class Engine:
         """(B, ...) arrays of what the policies see."""
         return self.task.observation(self.state)
 
+    def action_masks(self) -> BoolArray:
+        """(B, S) which discrete actions are allowed; all of them where an episode is over and none counts.
+
+        Raises:
+            InputError: when actions are continuous.
+        """
+        if not isinstance(self.task.action_space, gym.spaces.Discrete):
+            raise InputError(
+                f"actions are {self.task.action_space}, which has no masks; MaskablePPO needs discrete ones "
+                "(CrystalSlots-v0 with free='species'), use PPO here"
+            )
+        mask = self.observe()["element_mask"] > 0
+        return np.asarray(mask | ~mask.any(1, keepdims=True))
+
     def step(self, action: FloatArray) -> Step:
         """Advance every environment by one move.
 
         Args:
-            action: (B, A) in [-1, 1].
+            action: (B, A) in [-1, 1], or (B,) indices.
         """
         before = self.structures
         self.state, move = self.task.transition(self.state, action)

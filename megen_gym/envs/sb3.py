@@ -107,9 +107,10 @@ class SB3VecEnv(VecEnv):
         setattr(self.env, attr_name, value)
 
     def env_method(self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any) -> list[Any]:
-        """Call a method of the environment once and give its answer to every index."""
+        """Call a method of the environment once and give its answer to every index; of action_masks, its row."""
         answer = getattr(self.env, method_name)(*args, **kwargs)
-        return [answer for _ in self._get_indices(indices)]
+        rows = self._get_indices(indices)
+        return [answer[row] if method_name == "action_masks" else answer for row in rows]
 
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None

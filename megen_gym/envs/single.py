@@ -13,6 +13,7 @@ from megen_gym.envs.engine import Engine, Step
 from megen_gym.errors import InputError
 from megen_gym.render import ansi, picture, show
 from megen_gym.rewards.base import Reward
+from megen_gym.structure import BoolArray
 from megen_gym.tasks.base import Observation, Task
 
 RENDER_MODES = ["ansi", "rgb_array", "human"]
@@ -79,6 +80,10 @@ class StructureEnv(gym.Env[Observation, NDArray[np.float32]]):
     def structure(self) -> Atoms:
         """The canvas as ``ase.Atoms``."""
         return self.engine.structures.to_atoms()[0]
+
+    def action_masks(self) -> BoolArray:
+        """(S,) which discrete actions are allowed now, as sb3-contrib's MaskablePPO asks for it."""
+        return np.asarray(self.engine.action_masks()[0])
 
     def render(self) -> Any:
         """Text, an (H, W, 3) image, or a window, as `render_mode` says."""

@@ -134,6 +134,10 @@ class StructureVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any
         self.ended = ended if self.autoreset_mode is AutoresetMode.NEXT_STEP else np.zeros_like(ended)
         return observation, step.reward, step.terminated, step.truncated, infos
 
+    def action_masks(self) -> BoolArray:
+        """(B, S) which discrete actions are allowed now."""
+        return self.engine.action_masks()
+
     def render(self) -> Any:
         """One text or image per environment (a tuple), or a window with the first."""
         atoms = self.engine.structures.to_atoms()

@@ -9,7 +9,8 @@ from typing import Any, Protocol, TypeVar
 import gymnasium as gym
 from numpy.typing import NDArray
 
-from megen_gym.actions import Placement
+from megen_gym.actions import Placement, Site
+from megen_gym.periodic import Lattice
 from megen_gym.structure import BoolArray, FloatArray, IntArray, StructureBatch
 
 Observation = dict[str, NDArray[Any]]
@@ -28,7 +29,7 @@ class Move:
         stopped: The stop action was taken.
     """
 
-    placement: Placement
+    placement: Placement | Site
     placed: BoolArray
     valid: BoolArray
     refused: BoolArray
@@ -40,23 +41,29 @@ class Task(Protocol[S]):
 
     Attributes:
         observation_space: Space of one observation.
-        action_space: Space of one action.
+        action_space: Space of one action; Discrete where it is the index of an element.
         symbols: Element of each species index; 0 is X.
+        lattice: The cell that structures stand in; None for clusters and molecules.
         draws: Uniform random numbers that the start of an episode takes.
         max_steps: Steps after which an episode is truncated.
     """
 
     observation_space: gym.spaces.Dict
-    action_space: gym.spaces.Box
     symbols: tuple[str, ...]
     draws: int
     max_steps: int
+
+    @property
+    def action_space(self) -> gym.spaces.Box | gym.spaces.Discrete: ...
+
+    @property
+    def lattice(self) -> Lattice | None: ...
 
     def initial(self, uniform: FloatArray, episode: IntArray) -> S:
         """Starting states from (B, draws) uniform numbers and the (B,) episode numbers of the environments."""
 
     def transition(self, state: S, action: FloatArray) -> tuple[S, Move]:
-        """The next states and what became of the (B, A) actions; `state` is left as it is."""
+        """The next states and what became of the (B, A) or (B,) actions; `state` is left as it is."""
 
     def observation(self, state: S) -> Observation:
         """What a policy sees, (B, ...) arrays."""

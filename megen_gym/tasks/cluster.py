@@ -11,6 +11,7 @@ import numpy as np
 from megen_gym.actions import FocalCodec
 from megen_gym.bags import Bags
 from megen_gym.errors import InputError
+from megen_gym.periodic import Lattice
 from megen_gym.rules import PlacementRules
 from megen_gym.structure import BoolArray, FloatArray, IntArray, StructureBatch, check_symbols
 from megen_gym.tasks.base import Move, Observation
@@ -103,6 +104,7 @@ class ClusterTask:
 
     observation_space: gym.spaces.Dict
     action_space: gym.spaces.Box
+    lattice: Lattice | None = None
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.data import covalent_radii
+from ase.neighborlist import neighbor_list
 
 from megen_gym.errors import InputError
 from megen_gym.rewards.penalties import ContactReward, DistanceReward
@@ -54,8 +55,24 @@ def test_periodic_images_count_also_those_of_the_atom_itself():
     before, after = line(0.0, 2.0, cell=[4.0, 10, 10], pbc=True)  # the other atom on both sides, itself at 4 Å twice
     reward = ContactReward(cutoff=0.5, neighbour=1.0, bond_distance=4.1)
     assert reward(before, after).terms["neighbours"] == pytest.approx([4.0])
-    with pytest.raises(InputError, match="thick"):
-        ContactReward(neighbour=1.0, bond_distance=6.0)(before, after)
+    thin = ContactReward(cutoff=0.5, neighbour=1.0, bond_distance=8.1, max_neighbours=99)
+    assert thin(before, after).terms["neighbours"] == pytest.approx(
+        [8.0]
+    )  # at 2 and 6 Å the other, at 4 and 8 Å itself
+
+
+def test_contacts_in_a_skewed_slab_equal_a_neighbour_list():
+    rng = np.random.default_rng(0)
+    cell = np.array([[3.0, 0, 0], [2.7, 1.8, 0], [1.0, 2.0, 9.0]])
+    atoms = Atoms("Ga3", rng.uniform(size=(3, 3)) @ cell, cell=cell, pbc=(True, True, False))
+    after = StructureBatch.from_atoms([atoms, atoms])
+    species = after.species.copy()
+    species[:, -1] = 0
+    before = StructureBatch(after.positions, species, after.symbols, after.cell, after.pbc)
+    outcome = ContactReward(cutoff=6.0)(before, after)
+    first, distance = neighbor_list("id", atoms, 6.0)
+    expected = -((1 - distance[first == 2] / 6.0) ** 2).sum()
+    assert outcome.value == pytest.approx([expected, expected])
 
 
 def test_skewed_cells_agree_with_ase():

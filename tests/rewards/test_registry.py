@@ -48,7 +48,8 @@ def test_every_reward_conforms(spec):
 
 
 def test_every_name_is_tested():
-    assert set(reward_names()) - {spec["name"] for spec in SPECS} <= {"tblite"}
+    elsewhere = {"tblite", "discriminator"}  # an extra; judges what a trained run makes (tests/agents)
+    assert set(reward_names()) - {spec["name"] for spec in SPECS} <= elsewhere
 
 
 def test_unknown_name_names_the_nearest():

@@ -1,0 +1,207 @@
+"""Train CryinGAN: ``python agents/cryingan/train.py --training_data my.extxyz --weight_dist 0.05``.
+
+The script reads from top to bottom: settings, data, networks, epochs, judgement. A run that was killed goes on with
+``--resume ID``. Documentation: docs/policies.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Collection
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
+
+from megen_gym import runs
+from megen_gym.agents.cryingan.settings import RESUMABLE, Settings, from_json, resolved
+from megen_gym.errors import InputError, user_errors
+
+SAMPLE_SEED = 777
+"""Of the structures that are written during training."""
+
+
+@user_errors
+def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
+    """Train, judge, and write everything into the run folder that comes back.
+
+    Args:
+        settings: All settings.
+        given: Names of those that were set on purpose, which matters on resuming; by default those that are not at
+            their default.
+    """
+    import torch
+    from tqdm import tqdm
+
+    from megen_gym.agents.cryingan.logs import LOSSES, RATE_COLUMNS, RATES, EpochTable, plot_training
+    from megen_gym.agents.cryingan.prepare import prepare
+
+    logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
+    log = logging.getLogger("megen_gym")
+    settings = resolved(settings)
+    run: runs.Run | None = None
+    if settings.resume is not None:
+        run, settings = reopen(settings, given)
+    torch.set_num_threads(settings.threads)
+    prepared = prepare(settings, device_of(settings))
+    trainer, gan = prepared.trainer, prepared.gan
+    best = float("inf")
+    if run is None:
+        run = runs.create(settings.dir, {"name": settings.name, "seed": settings.seed, "cryingan": asdict(settings)})
+    elif run.resumable:
+        tensors, meta = run.load_state()
+        if meta["fingerprint"] != prepared.fingerprint:
+            raise InputError(
+                f"{settings.training_data} does not hold the structures that run {run.id} was trained on; "
+                "give the same data, or start a new run"
+            )
+        trainer.load_state(tensors, meta)
+        best, gan.real_score = meta["best"], (meta["gan"]["real_score"][0], meta["gan"]["real_score"][1])
+    losses, rates = EpochTable(run.path / LOSSES), EpochTable(run.path / RATES)
+    run.clean()
+    for table in (losses, rates):
+        table.truncate(trainer.epoch)
+    run.truncate_metrics(trainer.epoch - 1)
+    sizes = ", ".join(f"{name} {sum(p.numel() for p in net.parameters())}" for name, net in gan.modules.items())
+    log.info(
+        f"run {run.id}: {gan.system.formula}, {len(trainer.real)} structures and {prepared.held_out} held out, "
+        f"{len(trainer.symmetry)} symmetry operations, mean neighbour distance {gan.spacing:.3f} Å\nparameters: {sizes}"
+    )
+
+    def checkpoint() -> None:
+        tensors, meta = trainer.state()
+        meta |= {"best": best, "fingerprint": prepared.fingerprint, "gan": gan.describe()}
+        run.save_state(tensors, meta)
+
+    batches = -(-len(trainer.real) // settings.batch_size)
+    end = None if settings.max_time is None else time.monotonic() + settings.max_time
+    total, done = settings.n_epochs * batches, trainer.epoch * batches
+    with tqdm(total=total, initial=done, unit="batch", disable=not settings.progress, smoothing=0.05) as bar:
+
+        def report(batch: int, row: dict[str, float]) -> None:
+            bar.update()
+            if batch % settings.print_freq == 0 and "distance_dis" in row:
+                bar.set_postfix_str(f"epoch {trainer.epoch} W {row['distance_dis']:.4f}{gpu_memory()}")
+
+        try:
+            while trainer.epoch < settings.n_epochs and (end is None or time.monotonic() < end):
+                epoch = trainer.epoch
+                losses.append(epoch, trainer.run_epoch(report))
+                rates.append(epoch, {RATE_COLUMNS[k]: rate for k, rate in trainer.learning_rates(epoch).items()})
+                last = epoch == settings.n_epochs - 1 or (end is not None and time.monotonic() >= end)
+                if last or epoch % settings.eval_freq == 0:
+                    metrics = prepared.judge()
+                    run.append_metrics(epoch, metrics)
+                    if metrics["score"] < best:
+                        best = metrics["score"]
+                        prepared.measure_scores()
+                        run.save_weights(gan.state())
+                if last or epoch % settings.msave_freq == 0:
+                    run.save_weights(gan.state(), f"{settings.msave_dir}/weights_{epoch}.safetensors")
+                if last or epoch % settings.gsave_freq == 0:
+                    save_samples(run, prepared, epoch)
+                if last or epoch % settings.save_freq == 0:
+                    checkpoint()
+        except KeyboardInterrupt:
+            bar.close()
+            log.info(f"stopped in epoch {trainer.epoch}; go on with: python agents/cryingan/train.py --resume {run.id}")
+            raise SystemExit(130) from None
+
+    finish(run, log)
+    plot_training(run)
+    return run
+
+
+def save_samples(run: runs.Run, prepared: Any, epoch: int) -> None:
+    """Write `n_save` structures of the moving average as extxyz."""
+    from megen_gym.io import write_structures
+
+    gan = prepared.gan
+    gan.calibrate()
+    folder = run.path / gan.settings.gsave_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    made = gan.sample(gan.settings.n_save, SAMPLE_SEED)
+    write_structures(folder / f"gen_{epoch}.extxyz", made, {"epoch": [epoch] * len(made)})
+
+
+def finish(run: runs.Run, log: logging.Logger) -> None:
+    """Say how good the chosen model is, and what to do next."""
+    metrics = run.metrics()
+    if metrics:
+        row = int(metrics["score"].argmin())
+        log.info(
+            f"best judged epoch: {int(metrics['iteration'][row])}: {100 * metrics['valid'][row]:.1f} % valid, "
+            f"W1 to the held-out structures {metrics['w1_neighbour'][row]:.4f} Å (nearest neighbours), "
+            f"{metrics['w1_height'][row]:.4f} Å (heights)"
+        )
+    log.info(f"everything is in {run.path}; next: python agents/cryingan/generate.py --run {run.id} --n_struc 1000")
+
+
+def device_of(settings: Settings) -> str:
+    """The device by name, tried out.
+
+    Raises:
+        InputError: when it cannot be used.
+    """
+    import torch
+
+    if settings.disable_cuda or settings.device == "cpu":
+        return "cpu"
+    if settings.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=settings.device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {settings.device!r} cannot be used here ({reason}); use --device cpu") from error
+    return settings.device
+
+
+def gpu_memory() -> str:
+    """Memory in use on the GPU, for the progress line."""
+    import torch
+
+    return f" {torch.cuda.max_memory_allocated() / 2**20:.0f} MiB" if torch.cuda.is_available() else ""
+
+
+def reopen(wanted: Settings, given: Collection[str] | None) -> tuple[runs.Run, Settings]:
+    """The run to resume and its settings, with what the user may change taken from `wanted`.
+
+    Raises:
+        InputError: for a setting that cannot change any more.
+    """
+    from megen_gym.agents.cryingan.networks import newest_gan
+
+    assert wanted.resume is not None
+    run = newest_gan(wanted.dir) if wanted.resume == "newest" else runs.open(wanted.dir, wanted.resume)
+    if "cryingan" not in run.settings:
+        raise InputError(f"run {run.id} is no CryinGAN run; give one that agents/cryingan/train.py made")
+    settings, defaults = from_json(run.settings["cryingan"]), resolved(Settings(preset=wanted.preset))
+    if given is None:
+        given = [name for name in asdict(wanted) if getattr(wanted, name) != getattr(defaults, name)]
+    for name in set(given) - {"resume", "load_checkpoint"}:
+        if name not in RESUMABLE and getattr(wanted, name, None) != getattr(settings, name, None):
+            raise InputError(
+                f"run {run.id} has {name} = {getattr(settings, name)}, which cannot become {getattr(wanted, name)} on "
+                f"resuming; leave --{name} out, or train anew"
+            )
+    changed = {name: getattr(wanted, name) for name in given if name in RESUMABLE}
+    return run, replace(
+        settings, **changed, resume=run.id, load_generator=None, load_coord_disc=None, load_dist_disc=None
+    )
+
+
+def main() -> None:
+    """Command line."""
+    from megen_gym.cli import run
+
+    given = {word.removeprefix("--").partition("=")[0] for word in sys.argv[1:] if word.startswith("--")}
+    train(run(Settings), given)
+
+
+if __name__ == "__main__":
+    main()
