@@ -68,19 +68,33 @@ def model(settings: Settings, system: System, fractions: np.ndarray) -> Trainer:
     return Trainer(gan, fractions, matched, symmetry, "cpu")
 
 
+class PlainGenerator(PublishedGenerator):
+    """The published generator by transposed convolutions."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = self.l1(z).view(len(z), self.channels, self.atoms, 1)
+        return torch.sigmoid(self.map4(self.map3(self.map2(self.map1(x)))))[:, 0]
+
+
 class PlainCritic(PublishedCritic):
-    """The published critic with PyTorch's own activation."""
+    """The published critic by convolutions, with PyTorch's own activation."""
 
     def __init__(self, counts: tuple[int, ...], columns: int = 3) -> None:
         super().__init__(counts, columns)
         self.activation = nn.LeakyReLU(0.2)  # type: ignore[assignment]
         self.dense[1], self.dense[3] = nn.LeakyReLU(0.2), nn.LeakyReLU(0.2)
 
+    def forward(self, table: Tensor) -> Tensor:
+        x = self.activation(self.conv1(table[:, None]))
+        x = self.activation(self.conv3(self.activation(self.conv2(x))))
+        pooled = torch.stack([part.mean((2, 3)) for part in torch.split(x, list(self.counts), 2)], -1)
+        return self.output(self.dense(pooled.flatten(1)))
+
 
 def plain_epoch(system: System, fractions: np.ndarray, batch_size: int, weight: float) -> Callable[[], None]:
     """The published recipe, one epoch of it."""
     torch.manual_seed(0)
-    generator, critics = PublishedGenerator(system.counts), [PlainCritic(system.counts)]
+    generator, critics = PlainGenerator(system.counts), [PlainCritic(system.counts)]
     cell = torch.tensor(system.cell, dtype=torch.float32)
     images = torch.tensor(list(product((0, -1, 1), repeat=3)), dtype=torch.float32) @ cell
 
@@ -153,7 +167,7 @@ def measure(kind: str, count: int) -> None:
     torch.set_num_threads(1)
     system, fractions = crystal(64)
     if kind == "plain":
-        generator = PublishedGenerator(system.counts).eval()
+        generator = PlainGenerator(system.counts).eval()
         generator(torch.randn(count, 64))
     else:
         gan = model(resolved(Settings(preset=kind)), system, fractions).gan  # type: ignore[arg-type]
@@ -184,7 +198,7 @@ def main(options: Options) -> None:
         for name, seconds in times.items():
             ratio = f"{seconds / base:5.2f} x"
             print(f"epoch of {options.structures} structures, {what}: {name:19} {seconds:6.2f} cpu-s  {ratio}")
-    generator = PublishedGenerator(system.counts).eval()
+    generator = PlainGenerator(system.counts).eval()
     published = model(resolved(Settings(preset="published")), system, fractions).gan
     default = model(resolved(Settings()), system, fractions).gan
     default.calibrate()

@@ -10,7 +10,8 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
-from megen_gym.agents.cryingan.networks import CHUNK, GAN, load_gan
+from megen_gym.agents.cryingan.generator import CHUNK
+from megen_gym.agents.cryingan.networks import GAN, load_gan
 from megen_gym.agents.cryingan.system import System
 from megen_gym.errors import InputError, user_errors
 from megen_gym.structure import FloatArray

@@ -13,6 +13,9 @@ from megen_gym.agents.cryingan.system import System
 from megen_gym.periodic import Lattice
 from megen_gym.structure import FloatArray
 
+CHUNK = 128
+"""Structures whose neighbourhoods are held in memory at a time where no gradient is needed."""
+
 RADIAL = 8
 """Radial functions of a distance."""
 
@@ -148,7 +151,7 @@ class SiteGenerator(nn.Module):
     @torch.no_grad()
     def calibrate(self, z: Tensor) -> None:
         """Fix the means and spreads that are used outside training, from many latents (B, latent_size)."""
-        _, displacement = self._displace(z)
+        displacement = torch.cat([self._displace(part)[1] for part in torch.split(z, CHUNK)], 1)
         self.mean.copy_(displacement.mean(1, keepdim=True))
         self.scale.copy_(displacement.std(1, keepdim=True))
 

@@ -13,16 +13,13 @@ from torch import Tensor, nn
 
 from megen_gym import runs
 from megen_gym.agents.cryingan.critics import AtomSetCritic, PeriodicView, PublishedView, View
-from megen_gym.agents.cryingan.generator import Fourier, SiteGenerator
+from megen_gym.agents.cryingan.generator import CHUNK, Fourier, SiteGenerator
 from megen_gym.agents.cryingan.published import PublishedCritic, PublishedGenerator
 from megen_gym.agents.cryingan.settings import Settings, from_json, resolved
 from megen_gym.agents.cryingan.sites import Sites
 from megen_gym.agents.cryingan.system import System
 from megen_gym.errors import InputError
 from megen_gym.structure import FloatArray, StructureBatch
-
-CHUNK = 128
-"""Structures that are generated at a time."""
 
 CALIBRATION = 1024
 """Latents that fix the default generator's means and spreads."""

@@ -35,7 +35,7 @@ class Settings:
     bn_eps: float = 0.8
     """BatchNorm's eps in the published generator; 1e-5 is the sane value, 0.8 the published one."""
     # --- training
-    n_epochs: int = 400
+    n_epochs: int = 200
     """Passes through the data."""
     max_time: float | None = None
     """Stop after so many seconds."""

@@ -79,6 +79,22 @@ def test_the_published_batchnorm_puts_all_atoms_at_one_point_and_a_sane_eps_does
     assert float(spread[0.8].detach().std()) < 0.02 < 0.1 < float(spread[1e-5].detach().std())
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_the_matrix_products_are_the_published_convolutions(training: bool) -> None:
+    generator = PublishedGenerator((3, 2), bn_eps=1e-5).double().train(training)
+    z = torch.randn(4, 64, dtype=torch.float64)
+    x = generator.l1(z).view(4, 128, 5, 1)
+    convolved = torch.sigmoid(generator.map4(generator.map3(generator.map2(generator.map1(x)))))[:, 0]
+    torch.testing.assert_close(generator(z), convolved, rtol=0, atol=1e-10)
+    critic = PublishedCritic((3, 2), 6).double()
+    table = torch.rand(4, 5, 6, dtype=torch.float64)
+    x = table[:, None]
+    for layer in (critic.conv1, critic.conv2, critic.conv3):
+        x = nn.functional.leaky_relu(layer(x), 0.2)
+    pooled = torch.stack([x[:, :, :3].mean((2, 3)), x[:, :, 3:].mean((2, 3))], -1)
+    torch.testing.assert_close(critic(table), critic.output(critic.dense(pooled.flatten(1))), rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize("columns", [3, 6])
 def test_critics_do_not_see_the_order_of_the_atoms_of_an_element(columns: int) -> None:
     table = torch.rand(2, 54, columns, dtype=torch.float64)
