@@ -6,7 +6,7 @@ Both look at the geometry only (greedy: and at the reward), learn nothing, and p
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from megen_gym.structure import BoolArray, FloatArray, IntArray, StructureBatch
 from megen_gym.tasks.base import Observation
 from megen_gym.tasks.cluster import ClusterTask
 from megen_gym.tasks.slots import FocalSlots, SlotsTask, SpeciesSlots
+from megen_gym.tasks.wyckoff import WyckoffTask
+
+S = TypeVar("S")
 
 
 class Candidates(NamedTuple):
@@ -47,7 +50,7 @@ class RandomValid:
         tries: Candidates drawn per decision; where none is valid, the first that the guards allow is taken.
     """
 
-    def __init__(self, task: ClusterTask | SlotsTask, seed: int = 0, tries: int = 256) -> None:
+    def __init__(self, task: ClusterTask | SlotsTask | WyckoffTask, seed: int = 0, tries: int = 256) -> None:
         self.task, self.tries = task, tries
         self.rng = np.random.default_rng(seed)
 
@@ -66,23 +69,33 @@ class RandomValid:
         return np.asarray(found.actions[np.arange(len(best)), best])
 
     def _candidates(self, batch: Observation) -> Candidates:
+        if isinstance(self.task, WyckoffTask):
+            return self._of_sites(batch, self.task)
         return self._in_cell(batch) if isinstance(self.task, SlotsTask) else self._on_canvas(batch, self.task)
+
+    def _of_sites(self, batch: Observation, task: WyckoffTask) -> Candidates:
+        size, tries = len(batch["species"]), self.tries
+        wide = repeated_rows(task.read(batch), tries)
+        draft = self.rng.uniform(-1, 1, (size * tries, task.codec.size)).astype(np.float32)
+        made = task.propose(wide, draft)
+        good = (made.allowed | made.stops).reshape(size, tries)
+        point = np.zeros((size, tries, 3))
+        return Candidates(draft.reshape(size, tries, -1), good, good, point, made.choice.element.reshape(size, tries))
 
     def _in_cell(self, batch: Observation) -> Candidates:
         assert isinstance(self.task, SlotsTask)
         task, tries = self.task, self.tries
         state = task.read(batch)
         size = len(state.site)
-        rows = np.repeat(np.arange(size), tries)
-        wide = replace(state, **{field.name: getattr(state, field.name)[rows] for field in fields(state)})
+        wide = repeated_rows(state, tries)
         draft: Any
         if isinstance(task, SpeciesSlots):
             mask = task.element_mask(wide)
-            draft = rank_to_index((self.rng.random(len(rows)) * mask.sum(1)).astype(np.int64), mask)
+            draft = rank_to_index((self.rng.random(len(mask)) * mask.sum(1)).astype(np.int64), mask)
         else:
-            draft = self.rng.uniform(-1, 1, (len(rows), *(task.action_space.shape or ())))
+            draft = self.rng.uniform(-1, 1, (size * tries, *(task.action_space.shape or ())))
             if isinstance(task, FocalSlots):
-                direction = self.rng.normal(size=(len(rows), 3))
+                direction = self.rng.normal(size=(size * tries, 3))
                 draft[:, 3:] = direction / np.linalg.norm(direction, axis=1, keepdims=True)
             draft = draft.astype(np.float32)
         made = task.propose(wide, draft)
@@ -131,7 +144,7 @@ class Greedy(RandomValid):
     """
 
     def __init__(
-        self, task: ClusterTask | SlotsTask, reward: Reward, k: int = 40, seed: int = 0, tries: int = 512
+        self, task: ClusterTask | SlotsTask | WyckoffTask, reward: Reward, k: int = 40, seed: int = 0, tries: int = 512
     ) -> None:
         super().__init__(task, seed, tries)
         self.reward, self.k = reward, k
@@ -141,13 +154,25 @@ class Greedy(RandomValid):
         order = np.argsort(-(2 * found.valid + 1 * found.allowed), axis=1, kind="stable")[:, : self.k]
         rows = np.arange(len(order))[:, None]
         actions, good = found.actions[rows, order], found.valid[rows, order]
-        before = structures_of(batch, self.task.symbols, self.task.lattice)
         size, k = order.shape
-        repeated = before[np.repeat(np.arange(size), k)]
-        after = _add(repeated, found.point[rows, order].reshape(-1, 3), found.element[rows, order].reshape(-1))
-        value = self.reward(repeated, after).value.reshape(size, k)
+        if isinstance(self.task, WyckoffTask):
+            state = repeated_rows(self.task.read(batch), k)
+            new, move = self.task.transition(state, actions.reshape(size * k, -1))
+            outcome = self.reward(self.task.structures(state), self.task.structures(new))
+            value = np.where(move.placed, outcome.value, 0.0).reshape(size, k)
+        else:
+            before = structures_of(batch, self.task.symbols, self.task.lattice)
+            repeated = before[np.repeat(np.arange(size), k)]
+            after = _add(repeated, found.point[rows, order].reshape(-1, 3), found.element[rows, order].reshape(-1))
+            value = self.reward(repeated, after).value.reshape(size, k)
         best = np.where(good, value, value - 1e6).argmax(1)
         return np.asarray(actions[np.arange(size), best])
+
+
+def repeated_rows(state: S, times: int) -> S:
+    """A task's state with each row repeated."""
+    repeated = {field.name: np.repeat(getattr(state, field.name), times, axis=0) for field in fields(state)}  # type: ignore[arg-type]
+    return replace(state, **repeated)  # type: ignore[type-var]
 
 
 def _add(batch: StructureBatch, point: FloatArray, element: IntArray) -> StructureBatch:

@@ -25,6 +25,7 @@ from megen_gym.envs.clusters import ClusterEnv, GaClusterEnv
 from megen_gym.envs.crystals import CrystalSlotsEnv
 from megen_gym.envs.sb3 import SB3VecEnv
 from megen_gym.envs.vector import StructureVectorEnv
+from megen_gym.envs.wyckoff import CrystalWyckoffEnv
 from megen_gym.rewards.calculator import CalculatorReward
 from megen_gym.rewards.combine import SumReward
 from megen_gym.rewards.dart.reward import Dart
@@ -41,6 +42,7 @@ PAGES: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
             "GaCluster-v0": GaClusterEnv,
             "Cluster-v0": ClusterEnv,
             "CrystalSlots-v0": CrystalSlotsEnv,
+            "CrystalWyckoff-v0": CrystalWyckoffEnv,
             "The vector environment": StructureVectorEnv,
             "The Stable-Baselines3 adapter": SB3VecEnv,
         },

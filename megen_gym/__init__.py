@@ -18,7 +18,12 @@ try:
 except PackageNotFoundError:  # run from a checkout that was never installed
     __version__ = "0+unknown"
 
-for _name, _module in (("Cluster", "clusters"), ("GaCluster", "clusters"), ("CrystalSlots", "crystals")):
+for _name, _module in (
+    ("Cluster", "clusters"),
+    ("GaCluster", "clusters"),
+    ("CrystalSlots", "crystals"),
+    ("CrystalWyckoff", "wyckoff"),
+):
     gym.register(
         f"{_name}-v0",
         entry_point=f"megen_gym.envs.{_module}:{_name}Env",

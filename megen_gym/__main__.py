@@ -6,6 +6,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 
 from megen_gym.cli import run
 from megen_gym.errors import InputError, nearest, user_errors
@@ -15,6 +16,9 @@ COMMANDS = {
 }
 """Name: ``"module:function"``, and what it does. The function's typed arguments are the options; words that stand
 before the first option are its first arguments, in order."""
+
+VALUELESS = ("--help", "--print_config")
+"""Options without a value; all others have one."""
 
 
 @user_errors
@@ -41,12 +45,21 @@ def main(words: Sequence[str]) -> None:
 def named(words: Sequence[str], parameters: Sequence[str]) -> list[str]:
     """The words before the first option as options.
 
+    Raises:
+        InputError: for more words than there are parameters, or a word after an option that is not its value.
+
     >>> named(["gen.xyz", "--axis", "1"], ["generated", "reference", "axis"])
     ['--generated=gen.xyz', '--axis', '1']
     """
     count = next((index for index, word in enumerate(words) if word.startswith("-")), len(words))
     if count > len(parameters):
         raise InputError(f"{count} words stand before the first option; expected at most {len(parameters)}, see --help")
+    for before, word in pairwise(words[count:]):
+        takes_value = before.startswith("--") and "=" not in before and before not in VALUELESS
+        if not word.startswith("-") and not takes_value:
+            raise InputError(
+                f"{word!r} stands after an option and is the value of none; put files first and the options after them"
+            )
     return [*(f"--{name}={word}" for name, word in zip(parameters, words[:count], strict=False)), *words[count:]]
 
 

@@ -49,6 +49,22 @@ class Site(NamedTuple):
     fractions: Array
 
 
+class SiteChoice(NamedTuple):
+    """A decoded Wyckoff action.
+
+    Attributes:
+        letter: (B,) index of the Wyckoff letter, 0 for a.
+        element: (B,) species index of the site; 0 (X) ends the list.
+        coordinates: (B, 3) x, y, z in [0, 1], of which only the free ones count.
+        lattice: (B, 6) numbers in [-1, 1] for :class:`megen_gym.lattices.LatticeRange`.
+    """
+
+    letter: Array
+    element: Array
+    coordinates: Array
+    lattice: Array
+
+
 def rank_to_index(rank: Array, mask: Array) -> Array:
     """Index of the `rank`-th true entry of each row of `mask` (B, M); 0 where a row has none."""
     xp = namespace(mask)
@@ -181,3 +197,53 @@ class ElementCodec:
         element = xp.asarray(xp.where(known, action, 0 * action), dtype=xp.int64)
         rows = xp.arange(len(element), device=action.device)
         return element, known & (element_mask[rows, element] > 0)
+
+
+@dataclass(frozen=True)
+class WyckoffCodec:
+    """Box(-1, 1, (L + S + 9,)) actions: a score per letter and per symbol, three coordinates, six lattice numbers.
+
+    The symbol (X included) is the allowed one with the highest score; the letter is the one with the highest score
+    among those where that element may stand. Where the lattice is set, only the last six numbers count, elsewhere they
+    do not.
+
+    Attributes:
+        letters: L.
+        symbols: S, X included.
+    """
+
+    letters: int
+    symbols: int
+
+    @property
+    def size(self) -> int:
+        """Numbers in an action."""
+        return self.letters + self.symbols + 9
+
+    def decode(self, action: Array, site_mask: Array, may_stop: Array) -> SiteChoice:
+        """What `action` (B, A) means under the masks (B, L, S) and (B,). Total: values outside the box are clamped, NaN
+        counts as 0, and where the masks allow nothing the choice is letter a and X."""
+        xp = namespace(action)
+        action = xp.clip(xp.nan_to_num(action), -1.0, 1.0)
+        split = self.letters + self.symbols
+        sites = site_mask > 0
+        elements = sites.any(-2)
+        elements[..., 0] = may_stop > 0
+        element = xp.where(elements, action[..., self.letters : split], -2.0).argmax(-1)
+        here = xp.arange(self.symbols, device=action.device) == element[..., None]
+        letters = (sites & here[..., None, :]).any(-1)
+        letter = xp.where(letters, action[..., : self.letters], -2.0).argmax(-1)
+        letter = xp.where(letters.any(-1), letter, 0 * letter)
+        return SiteChoice(letter, element, (action[..., split : split + 3] + 1) / 2, action[..., split + 3 :])
+
+    def encode(self, choice: SiteChoice) -> Array:
+        """The action (B, A) of `choice`: score 1 for its letter and symbol, -1 for the others; the inverse of
+        :meth:`decode`."""
+        xp = namespace(choice.coordinates)
+        place, device = 2 * choice.coordinates - 1, choice.coordinates.device
+        one_hot = [
+            index[..., None] == xp.arange(size, device=device)
+            for index, size in ((choice.letter, self.letters), (choice.element, self.symbols))
+        ]
+        scores = [xp.asarray(2 * hot - 1, dtype=place.dtype) for hot in one_hot]
+        return xp.concatenate([*scores, place, xp.asarray(choice.lattice, dtype=place.dtype)], -1)

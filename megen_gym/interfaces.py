@@ -160,8 +160,8 @@ def make_interfaces(
     the file becomes the same as without the interruption. A larger `n` continues an existing file.
 
     Args:
-        path: The file, ``.xyz`` or ``.extxyz``; energy (eV), forces (eV/Å), kind, seed and index are stored with each
-            structure.
+        path: The file, ``.xyz`` or ``.extxyz``; energy (eV), forces (eV/Å), kind, seed, index, interface layers,
+            calculator and steps are stored with each structure.
         n: Number of structures.
         seed: Of the whole set.
         recipe: What is built; by default 54 atoms of Cu27Au27 of kind ``"mixed"``.
@@ -173,7 +173,8 @@ def make_interfaces(
         The n structures as read back from the file.
 
     Raises:
-        InputError: if the file holds other structures than these, or a structure cannot be relaxed.
+        InputError: if the file holds other structures than these, or such as were made with other settings, or a
+            structure cannot be relaxed.
     """
     from tqdm import tqdm
 
@@ -182,7 +183,8 @@ def make_interfaces(
         raise InputError(f"cannot append structures to {path}; expected a name that ends in .xyz or .extxyz")
     if n < 1 or steps < 0 or seed < 0:
         raise InputError(f"cannot make {n} structures with {steps} steps and seed {seed}; expected n > 0, others >= 0")
-    done = _done(path, n, seed, recipe)
+    settings = {"interface": recipe.interface, "calculator": calculator, "steps": steps}
+    done = _done(path, n, seed, recipe, settings)
     with tqdm(total=n, initial=done, unit="structure", desc=str(path), disable=not progress) as bar:
         for index in range(done, n):
             rng = np.random.default_rng([seed, index])
@@ -191,13 +193,13 @@ def make_interfaces(
                 raise InputError(f"structure {index} cannot be relaxed with {calculator} ({result.error}); use another")
             atoms: Any = result.atoms
             atoms.wrap()
-            atoms.info |= {"kind": recipe.kind, "seed": seed, "index": index}
+            atoms.info |= {"kind": recipe.kind, "seed": seed, "index": index, **settings}
             io.append_structures(path, [atoms])
             bar.update()
     return io.read_structures(path)
 
 
-def _done(path: Path, n: int, seed: int, recipe: Interface) -> int:
+def _done(path: Path, n: int, seed: int, recipe: Interface, settings: dict[str, Any]) -> int:
     """How many structures an earlier run has completed; a torn last one is removed."""
     if not path.exists() or not path.stat().st_size:
         return 0
@@ -211,6 +213,13 @@ def _done(path: Path, n: int, seed: int, recipe: Interface) -> int:
             raise InputError(
                 f"structure {index} of {path} is not number {index} of kind {recipe.kind!r} and seed {seed} "
                 "in this cell; choose another file or the same settings"
+            )
+        differ = [name for name, value in settings.items() if atoms.info.get(name) != value]
+        if differ:
+            made, asked = (", ".join(f"{name}={of.get(name)}" for name in differ) for of in (atoms.info, settings))
+            raise InputError(
+                f"structure {index} of {path} was made with {made} instead of {asked}; choose another file or the "
+                "same settings"
             )
     if len(found) > n:
         raise InputError(f"{path} already holds {len(found)} structures, more than the {n} asked for; raise n")

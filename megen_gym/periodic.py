@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from ase.geometry import complete_cell
@@ -20,19 +21,40 @@ from megen_gym.images import Images, alike, length, nearer_side, no_gradient, ou
 from megen_gym.structure import FloatArray
 
 
+def parse_pbc(value: object) -> tuple[bool, bool, bool]:
+    """Periodic axes from one answer for all of them, from three, or from three letters T and F.
+
+    Raises:
+        InputError: for anything else.
+
+    >>> parse_pbc("TTF"), parse_pbc([1, 1, 0]) == parse_pbc("TTF"), parse_pbc(True)
+    ((True, True, False), True, (True, True, True))
+    """
+    given: Any = [{"T": True, "F": False}.get(letter) for letter in value] if isinstance(value, str) else value
+    several = isinstance(given, list | tuple) or (isinstance(given, np.ndarray) and given.ndim > 0)
+    flags = list(given) if several else [given] * 3
+    if len(flags) != 3 or not all(isinstance(x, bool | np.bool_ | int | np.integer) and x in (0, 1) for x in flags):
+        raise InputError(
+            f"pbc is {value!r}, which does not say what axes are periodic; give true or false, three of them, "
+            "or three letters such as 'TTF'"
+        )
+    first, second, third = map(bool, flags)
+    return first, second, third
+
+
 @dataclass(frozen=True, eq=False, init=False)
 class Lattice:
     """A cell and the axes along which it repeats.
 
     Args:
         cell: (3, 3) Å, rows are lattice vectors; along axes that are not periodic they may be zero.
-        pbc: Whether each of the three axes is periodic, or one answer for all of them.
+        pbc: Periodic axes, see :func:`parse_pbc`.
 
     Attributes:
         cell: (3, 3) Å; zero vectors replaced by unit vectors at right angles to the others.
 
     Raises:
-        InputError: for a cell of another shape, with numbers that are not finite, or without volume.
+        InputError: for a cell of another shape, with numbers that are not finite, or without volume; for unclear pbc.
 
     >>> thin = Lattice(np.diag([2.5, 2.5, 20.0]), (True, True, True))
     >>> thin.nearest(np.zeros((1, 3)), 6).round(3).tolist()
@@ -44,14 +66,13 @@ class Lattice:
     _inverse: FloatArray
     _images: Images
 
-    def __init__(self, cell: ArrayLike, pbc: bool | Sequence[bool] | ArrayLike = True) -> None:
-        given, periodic = np.array(cell, dtype=np.float64), np.array(pbc, dtype=bool)
-        if given.shape != (3, 3) or periodic.shape not in ((), (3,)) or not np.isfinite(given).all():
+    def __init__(self, cell: ArrayLike, pbc: bool | Sequence[bool] | str | ArrayLike = True) -> None:
+        given, periodic = np.array(cell, dtype=np.float64), np.array(parse_pbc(pbc))
+        if given.shape != (3, 3) or not np.isfinite(given).all():
             raise InputError(
-                f"a lattice was given a cell of shape {given.shape} and pbc of shape {periodic.shape}; "
-                "expected three finite lattice vectors (rows, Å) and three booleans"
+                f"a lattice was given a cell of shape {given.shape}, or with numbers that are not finite; "
+                "expected three finite lattice vectors (rows, Å)"
             )
-        periodic = np.broadcast_to(periodic, 3)
         size = np.linalg.norm(given, axis=1)
         full = np.asarray(complete_cell(given))
         if not size[periodic].all() or abs(np.linalg.det(full)) < 1e-9 * np.linalg.norm(full, axis=1).prod():
@@ -61,7 +82,7 @@ class Lattice:
             )
         self.__dict__.update(
             cell=full,
-            pbc=tuple(bool(p) for p in periodic),
+            pbc=tuple(periodic.tolist()),
             _inverse=np.linalg.inv(full),
             _images=Images(given[periodic]),
         )

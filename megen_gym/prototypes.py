@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from ase import Atoms
+from ase.data import chemical_symbols
 from ase.formula import Formula
 
 from megen_gym.errors import InputError, nearest
+from megen_gym.rules import is_number
 
 BULK: dict[str, dict[str, Any]] = {
     "sc": {"formula": "Po", "a": 3.36, "cubic": True},
@@ -63,7 +66,7 @@ def prototype(name: str, options: Mapping[str, Any] | None = None) -> Atoms:
     if name in BULK:
         return _bulk(name, given)
     defaults, group, sites = SITES[name]
-    _check(name, given, list(defaults))
+    _check(name, given, list(defaults), str(defaults["formula"]))
     if "formula" in given and "a" not in given:
         raise InputError(f"prototype {name!r} of {given['formula']!r} needs its lattice constant; give a in Å")
     chosen = defaults | given
@@ -87,7 +90,8 @@ def prototype(name: str, options: Mapping[str, Any] | None = None) -> Atoms:
 def _bulk(name: str, given: dict[str, Any]) -> Atoms:
     from ase.build import bulk
 
-    _check(name, given, ["formula", "a", "b", "c", "alpha", "covera", "u", "orthorhombic", "cubic"])
+    known = ["formula", "a", "b", "c", "alpha", "covera", "u", "orthorhombic", "cubic"]
+    _check(name, given, known, str(BULK[name]["formula"]))
     defaults = BULK[name]
     if "formula" in given:  # the default lattice constants are those of the default formula
         defaults = {key: value for key, value in defaults.items() if key == "cubic"}
@@ -102,19 +106,31 @@ def _bulk(name: str, given: dict[str, Any]) -> Atoms:
         ) from error
 
 
-def _check(name: str, given: Mapping[str, Any], known: list[str]) -> None:
-    for key in given:
+def _check(name: str, given: Mapping[str, Any], known: list[str], example: str) -> None:
+    for key, value in given.items():
         if key not in known:
             raise InputError(f"prototype {name!r} has no option {key!r}; {nearest(str(key), known)}")
+        if key == "formula":
+            for element in _count(value, example):
+                if element not in chemical_symbols[1:]:
+                    hint = nearest(element, chemical_symbols[1:])
+                    raise InputError(f"formula {value!r} has the unknown element {element!r}; {hint}")
+        elif key not in ("orthorhombic", "cubic") and not (is_number(value) and 0 < value < math.inf):
+            unit = "degrees" if key == "alpha" else "no unit" if key in ("covera", "u") else "Å"
+            raise InputError(f"{key} of the prototype {name!r} is {value!r}; give a positive number ({unit})")
+
+
+def _count(formula: object, example: str) -> dict[str, int]:
+    try:
+        return dict(Formula(formula).count())  # type: ignore[arg-type]
+    except Exception as error:  # ase raises assertion, value and key errors alike
+        raise InputError(f"formula {formula!r} cannot be read; write it like {example}") from error
 
 
 def _elements(name: str, formula: str, counts: list[int]) -> list[str]:
     """The element of each site: the first of the formula, not used yet, that occurs as often as the site."""
-    example = SITES[name][0]["formula"]
-    try:
-        left = dict(Formula(formula).count())
-    except Exception as error:  # ase raises assertion, value and key errors alike
-        raise InputError(f"formula {formula!r} cannot be read; write it like {example}") from error
+    example = str(SITES[name][0]["formula"])
+    left = _count(formula, example)
     chosen = []
     for count in counts:
         fitting = [element for element, number in left.items() if number == count]

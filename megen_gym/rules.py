@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +18,39 @@ Window = tuple[float, float]
 GALLIUM_WINDOWS: tuple[Window, ...] = ((2.3, 3.1), (2.5, 3.0), (2.5, 5.5))
 """Å; windows of the first, second and third neighbour of a placed gallium atom (MeGen, Mach. Learn.: Sci. Technol. 4,
 025032). 99.4 % of the atoms of DFT minima pass them."""
+
+
+def is_number(value: object) -> bool:
+    """Whether `value` is a real number, and no truth value."""
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def distance_pair(value: object) -> tuple[float, float]:
+    """The shortest and the longest distance from the focus, Å.
+
+    Raises:
+        InputError: for anything but two finite numbers, 0 < shortest < longest.
+
+    >>> distance_pair([2, 3.5])
+    (2.0, 3.5)
+    """
+    pair = _pair(value)
+    if pair is None or not 0 < pair[0] < pair[1] < math.inf:
+        raise InputError(f"distance_range is {value!r}; give (shortest, longest) in Å with 0 < shortest < longest")
+    return pair
+
+
+def _listed(value: object) -> list[Any]:
+    """The entries of a sequence; that which is none, as one entry."""
+    return list(value) if isinstance(value, Sequence | np.ndarray) else [value]
+
+
+def _pair(value: object) -> tuple[float, float] | None:
+    """Two numbers; None for anything else."""
+    entries = _listed(value)
+    if isinstance(value, str) or len(entries) != 2 or not all(is_number(entry) for entry in entries):
+        return None
+    return float(entries[0]), float(entries[1])
 
 
 @dataclass(frozen=True)
@@ -32,8 +68,18 @@ class PlacementRules:
     windows: tuple[Window, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "windows", tuple((float(low), float(high)) for low, high in self.windows))
-        if not 0 <= self.min_distance < self.max_distance or any(low >= high for low, high in self.windows):
+        for name in ("min_distance", "max_distance"):
+            value = getattr(self, name)
+            if not is_number(value) or math.isnan(value):
+                raise InputError(f"{name} is {value!r}; give a distance in Å")
+        pairs = [] if isinstance(self.windows, str) else [_pair(window) for window in _listed(self.windows)]
+        if isinstance(self.windows, str) or None in pairs:
+            raise InputError(
+                f"windows is {self.windows!r}; give pairs (low, high) in Å for the 1st, 2nd, ... neighbour, "
+                "e.g. ((2.3, 3.1),)"
+            )
+        object.__setattr__(self, "windows", tuple(pairs))
+        if not 0 <= self.min_distance < self.max_distance or not all(low < high for low, high in self.windows):
             raise InputError(
                 f"min_distance {self.min_distance}, max_distance {self.max_distance}, windows {self.windows} leave no "
                 "room for an atom; give 0 <= min_distance < max_distance and low < high in every window"

@@ -25,6 +25,7 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -89,6 +90,22 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` atomically, in UTF-8."""
     write_bytes(path, text.encode())
+
+
+def make_folder(path: str | Path) -> None:
+    """Make a folder that files can be written to, before the work whose results it is for.
+
+    Raises:
+        InputError: if there is a file of that name, or nothing can be written there.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be a folder to write to ({error.strerror or error}); give another folder"
+        ) from None
 
 
 def append_bytes(path: str | Path, data: bytes) -> None:

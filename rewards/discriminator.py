@@ -27,25 +27,32 @@ class DiscriminatorReward(Reward):
         run: Run id, run folder, or "newest".
         dir: Folder of the run folders.
         worst: Floor of the reward.
+        best: Its ceiling, so that there is little to be won by what no structure of the data has.
         min_distance: Å; a finished structure with two atoms that are closer earns `worst`, whatever a critic makes of
-            it.
+            it. By default 80 % of the shortest distance in the data; 0 lets the critics decide alone.
 
     Raises:
         InputError: if there is no such model, or a structure is not of its cell and composition.
     """
 
     def __init__(
-        self, run: str = "newest", dir: str | Path = "runs", worst: float = -10.0, min_distance: float = 0.0
+        self,
+        run: str = "newest",
+        dir: str | Path = "runs",
+        worst: float = -10.0,
+        best: float = 3.0,
+        min_distance: float | None = None,
     ) -> None:
         from megen_gym.agents.cryingan.networks import load_gan
 
-        if not (np.isfinite(worst) and worst < 0 and np.isfinite(min_distance) and min_distance >= 0):
+        self.gan: GAN = load_gan(run, dir)[0]
+        closest = self.gan.valid_distance if min_distance is None else min_distance
+        if not (-np.inf < worst < 0 < best < np.inf and 0 <= closest < np.inf):
             raise InputError(
-                f"worst is {worst} and min_distance {min_distance} Å; give a number below 0, and a "
+                f"worst is {worst}, best {best} and min_distance {closest} Å; give numbers below 0 and above 0, and a "
                 "distance of 0 or more"
             )
-        self.gan: GAN = load_gan(run, dir)[0]
-        self.worst, self.min_distance = float(worst), float(min_distance)
+        self.worst, self.best, self.min_distance = float(worst), float(best), float(closest)
         self.invalid = self.worst
         for module in self.gan.modules.values():
             module.eval().requires_grad_(False)
@@ -57,8 +64,7 @@ class DiscriminatorReward(Reward):
         system, weight = self.gan.system, self.gan.settings.weight_dist
         numbers = batch.numbers[:, : len(system.numbers)]
         self._check(batch, numbers)
-        rank = np.argsort(np.argsort(system.elements))[np.searchsorted(np.sort(system.elements), numbers)]
-        order = np.argsort(rank, axis=1, kind="stable")
+        order = system.grouping(numbers)
         positions = np.take_along_axis(batch.positions[:, : len(system.numbers)], order[..., None], 1)
         fractions = torch.as_tensor(system.lattice.fractional(system.lattice.wrap(positions)), dtype=torch.float32)
         device = next(self.gan.coordinate.parameters()).device
@@ -70,7 +76,7 @@ class DiscriminatorReward(Reward):
         if self.min_distance > 0:
             apart = system.lattice.distances(positions) + np.eye(positions.shape[1]) * 1e9
             score = np.where(apart.min((1, 2)) < self.min_distance, self.worst, score)
-        return {"score": np.maximum(score, self.worst), "coordinate": coordinate, "distance": distance}
+        return {"score": np.clip(score, self.worst, self.best), "coordinate": coordinate, "distance": distance}
 
     def __call__(self, before: StructureBatch, after: StructureBatch, known: Known | None = None) -> Outcome:
         whole = np.flatnonzero(after.n_atoms == len(self.gan.system.numbers))
@@ -84,8 +90,10 @@ class DiscriminatorReward(Reward):
         return Outcome(value, terms)
 
     def _check(self, batch: StructureBatch, numbers: IntArray) -> None:
+        from megen_gym.agents.cryingan.system import CELL_TOLERANCE
+
         system = self.gan.system
-        if batch.cell is None or np.abs(batch.cell - system.cell).max() > 1e-3 or batch.pbc != system.pbc:
+        if batch.cell is None or np.abs(batch.cell - system.cell).max() > CELL_TOLERANCE or batch.pbc != system.pbc:
             raise InputError(
                 f"the critic was trained for {system.formula} in the cell {np.round(system.cell, 3).tolist()} Å, the "
                 "structures have another one; use a model of this template"

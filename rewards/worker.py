@@ -9,16 +9,16 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import queue
 import signal
 import sys
-import threading
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
+
+from megen_gym.channel import open_channel
 
 OPTIMIZERS = ("FIRE", "BFGS")
 """Names in ase.optimize that may relax; the first is the default."""
@@ -122,47 +122,35 @@ def greeting(settings: Settings, directory: str) -> dict[str, Any]:
     return {"settings": asdict(settings), "directory": directory}
 
 
+def _end_group() -> None:
+    """Kill what the calculator started, if this process leads its group."""
+    if hasattr(os, "killpg") and os.getpgid(0) == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+
+
 def serve() -> None:
     """Child process: read a greeting, then structures, answer each with an energy or an error; end with the input.
 
     The calculator cannot disturb the conversation: the channel is moved away from descriptors 0 and 1, which then are
     the null device. When the parent dies, the input ends and this process ends at once with all that it started.
     """
-    source = os.fdopen(os.dup(0), "r", encoding="utf-8")
-    sink = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(null, 1)
-    messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-
-    def listen() -> None:
-        for line in source:
-            messages.put(json.loads(line))
-        if hasattr(os, "killpg") and os.getpgid(0) == os.getpid():
-            os.killpg(0, signal.SIGKILL)
-        os._exit(0)
-
-    def answer(**reply: Any) -> None:
-        sink.write(json.dumps(reply) + "\n")
-        sink.flush()
-
-    threading.Thread(target=listen, daemon=True).start()
+    messages, answer = open_channel(_end_group)
     first = messages.get()
     try:
         engine = Engine(Settings(**first["settings"]), first["directory"])
     except (Exception, SystemExit) as error:
-        answer(unusable=reason(error), missing=isinstance(error, ImportError))
+        answer({"unusable": reason(error), "missing": isinstance(error, ImportError)})
         return
-    answer(ready=True)
+    answer({"ready": True})
     while True:
         atoms = Atoms(**messages.get())
         before = engine.evaluations
         try:
             energy = engine.energy(atoms)
         except (Exception, SystemExit) as error:
-            answer(error=reason(error), evaluations=engine.evaluations - before)
+            answer({"error": reason(error), "evaluations": engine.evaluations - before})
         else:
-            answer(energy=energy, evaluations=engine.evaluations - before)
+            answer({"energy": energy, "evaluations": engine.evaluations - before})
 
 
 BOOTSTRAP = (

@@ -85,6 +85,20 @@ def test_bundled_set_is_what_the_recipe_makes(tmp_path):
     assert made[0].get_potential_energy() == pytest.approx(bundled[0].get_potential_energy(), abs=1e-6)
 
 
+def test_layers_of_the_interface_are_part_of_the_recipe(tmp_path):
+    path = tmp_path / "a.xyz"
+    make_interfaces(path, 1, 1, Interface(size=(2, 2, 6), interface=2), steps=0, progress=False)
+    with pytest.raises(InputError, match="made with interface=2 instead of interface=4"):
+        make_interfaces(path, 2, 1, Interface(size=(2, 2, 6), interface=4), steps=0, progress=False)
+
+
+def test_bundled_set_can_be_continued(tmp_path):
+    path = tmp_path / "a.extxyz"
+    path.write_bytes((ROOT / "megen_gym" / "data" / "cuau_interface.extxyz").read_bytes())
+    made = make_interfaces(path, 41, 1, SMALL, progress=False)
+    assert [atoms.info["index"] for atoms in made] == list(range(41))
+
+
 def test_refusals(tmp_path):
     path = tmp_path / "a.xyz"
     make_interfaces(path, 1, 1, SMALL, steps=0, progress=False)
@@ -95,6 +109,14 @@ def test_refusals(tmp_path):
     ):
         with pytest.raises(InputError, match=r"structure 0 of .* is not number 0"):
             make_interfaces(path, 2, steps=0, progress=False, **other)
+    for other, made in (
+        ({"steps": 5}, "made with steps=0 instead of steps=5"),
+        ({"steps": 0, "calculator": "lj"}, "made with calculator=emt instead of calculator=lj"),
+        ({"steps": 5, "calculator": "lj"}, "made with calculator=emt, steps=0 instead of calculator=lj, steps=5"),
+    ):
+        with pytest.raises(InputError, match=f"structure 0 of .* was {made}"):
+            make_interfaces(path, 2, 1, SMALL, progress=False, **other)
+    assert len(read_structures(path)) == 1
     with pytest.raises(InputError, match=r"ends in \.xyz or \.extxyz"):
         make_interfaces(tmp_path / "a.extxyz.gz", 1, progress=False)
     with pytest.raises(InputError, match="cannot make 0"):

@@ -8,7 +8,7 @@ from ase.geometry import cellpar_to_cell, find_mic
 from ase.neighborlist import neighbor_list
 
 from megen_gym.errors import InputError
-from megen_gym.periodic import Lattice
+from megen_gym.periodic import Lattice, parse_pbc
 
 PBC = [(True, True, True), (True, True, False), (False, True, False), (True, False, True), (False, False, False)]
 
@@ -197,11 +197,32 @@ def test_nothing_to_search() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "axes"),
+    [
+        (True, (True, True, True)),
+        (np.bool_(False), (False, False, False)),
+        ("TTF", (True, True, False)),
+        ("FFF", (False, False, False)),
+        ([1, 0, True], (True, False, True)),
+        (np.array([0, 1, 1], dtype=np.int8), (False, True, True)),
+    ],
+)
+def test_periodic_axes(given: object, axes: tuple[bool, bool, bool]) -> None:
+    assert parse_pbc(given) == axes
+    assert Lattice(np.eye(3), given).pbc == axes
+
+
+@pytest.mark.parametrize(
     ("call", "sentence"),
     [
         (lambda: Lattice(np.eye(2)), "three finite lattice vectors"),
         (lambda: Lattice(np.full((3, 3), np.nan)), "three finite lattice vectors"),
-        (lambda: Lattice(np.eye(3), (True, False)), "three booleans"),
+        (lambda: Lattice(np.eye(3), (True, False)), "pbc is .* three of them"),
+        (lambda: Lattice(np.eye(3), "TT"), "pbc is 'TT'"),
+        (lambda: parse_pbc(["T", "T", "F"]), "three letters such as 'TTF'"),
+        (lambda: parse_pbc([[1, 0], [1]]), "three letters"),
+        (lambda: parse_pbc((2, 0, 1)), "three letters"),
+        (lambda: parse_pbc(None), "pbc is None"),
         (lambda: Lattice(np.ones((3, 3))), "spans no volume"),
         (lambda: Lattice(np.diag([1.0, 1.0, 0.0])), "spans no volume"),
         (lambda: Lattice(np.eye(3), False).nearest(np.zeros((4, 3)), 4), "give 1 to 3, or periodic axes"),

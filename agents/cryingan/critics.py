@@ -41,7 +41,7 @@ class PublishedView:
         self.lattice, self.columns = system.lattice, n_neighbors
 
     def places(self, fractions: Tensor) -> Tensor:
-        return fractions
+        return fractions - fractions.detach().floor() * torch.tensor(self.lattice.pbc, device=fractions.device)
 
     def between(self, real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
         return real + share * (fake - real)

@@ -14,6 +14,7 @@ from megen_gym.agents.cryingan.generator import CHUNK
 from megen_gym.agents.cryingan.networks import GAN, load_gan
 from megen_gym.agents.cryingan.system import System
 from megen_gym.errors import InputError, user_errors
+from megen_gym.runs import CONFIG
 from megen_gym.structure import FloatArray
 
 
@@ -24,7 +25,7 @@ class Settings:
     run: str = "newest"
     """Run id, run folder, or "newest"."""
     load_generator: str | None = None
-    """The same under the published name."""
+    """The same under the published name, or a file of weights in a run folder."""
     weights: str | None = None
     """Weights within the run to use instead of the chosen ones, e.g. model_saves/weights_100.safetensors."""
     n_struc: int = 1000
@@ -67,20 +68,19 @@ def generate(settings: Settings) -> Path:
     from megen_gym.structure import StructureBatch
 
     logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
-    if settings.n_struc < 1:
-        raise InputError(f"n_struc is {settings.n_struc}; give at least 1")
+    for name in ("n_struc", "threads"):
+        if getattr(settings, name) < 1:
+            raise InputError(f"{name} is {getattr(settings, name)}; give at least 1")
     if settings.seed < 0:
         raise InputError(f"seed is {settings.seed}; give 0 or more")
     if file_format(settings.write_fname) != "extxyz":
         raise InputError(f"cannot write structures to {settings.write_fname}; give a name that ends in .extxyz or .xyz")
     torch.set_num_threads(settings.threads)
-    gan, folder = load_gan(settings.load_generator or settings.run, settings.dir)
+    gan, folder = load(settings)
     for name in ("latent_dim", "gen_channels_1"):
         given, trained = getattr(settings, name), getattr(gan.settings, name)
         if given not in (None, trained):
             raise InputError(f"{name} is {given}, but run {folder.name} was trained with {trained}; leave it out")
-    if settings.weights is not None:
-        load_weights(gan, folder / settings.weights)
     if torch.cuda.is_available() and not settings.disable_cuda:
         gan.to("cuda")
     system = gan.system if settings.ref_struc is None else reference_system(gan, settings.ref_struc)
@@ -107,6 +107,26 @@ def generate(settings: Settings) -> Path:
             np.save(file, np.concatenate(latents), allow_pickle=False)
     logging.getLogger("megen_gym").info(f"{len(made)} structures of {system.formula} from {folder.name} in {path}")
     return path
+
+
+def load(settings: Settings) -> tuple[GAN, Path]:
+    """The model that the settings name, with the weights that they name, and its run folder.
+
+    Raises:
+        InputError: if there is none.
+    """
+    named = settings.load_generator or settings.run
+    weights = None if settings.weights is None else Path(settings.weights)
+    file = Path(named).resolve()
+    if file.is_file():
+        folders = [folder for folder in file.parents if (folder / CONFIG).is_file()]
+        if not folders:
+            raise InputError(f"{named} lies in no run folder; give a run, or weights of a run's model_saves")
+        named, weights = str(folders[0]), file
+    gan, folder = load_gan(named, settings.dir)
+    if weights is not None:
+        load_weights(gan, folder / weights)
+    return gan, folder
 
 
 def load_weights(gan: GAN, path: Path) -> None:

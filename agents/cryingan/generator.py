@@ -31,7 +31,6 @@ class Fourier(nn.Module):
     """
 
     waves: Tensor
-    inverse: Tensor
 
     def __init__(self, lattice: Lattice, spacing: float) -> None:
         super().__init__()
@@ -129,8 +128,8 @@ class SiteGenerator(nn.Module):
         for name, array in constants.items():
             self.register_buffer(name, torch.tensor(array, dtype=torch.float32), persistent=False)
         self.register_buffer("waves", fourier(self.anchors), persistent=False)
-        self.register_buffer("mean", torch.zeros(self.atoms, 1, 3))
-        self.register_buffer("scale", torch.ones(self.atoms, 1, 3))
+        self.register_buffer("mean", torch.zeros(self.atoms, 1, 3), persistent=False)
+        self.register_buffer("scale", torch.ones(self.atoms, 1, 3), persistent=False)
         columns = fourier.size + self.elements + 3 + 2 * latent_dim + 1
         self.embed = nn.Sequential(nn.Linear(columns, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
         self.bond = nn.Sequential(nn.Linear(3, 32), nn.SiLU(), nn.Linear(32, rounds * channels))
@@ -192,7 +191,7 @@ def _neighbourhood(lattice: Lattice, sites: Sites, spacing: float) -> dict[str, 
     """Neighbours (N k,) of the anchors, lattice vectors (N, k, 1, 3) to the image meant, and bonds (N, k, 3).
 
     k is the largest number of anchors within 1.45 neighbour distances and three times the spread, so that atoms which
-    can touch see each other.
+    can touch see each other; of several images of an anchor the nearest counts.
     """
     anchors: FloatArray = sites.anchors
     apart = anchors - anchors[:, None]

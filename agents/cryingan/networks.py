@@ -42,6 +42,7 @@ class GAN:
         distance: Distance critic; None for ``weight_dist=0``.
         view: What critics see of a structure.
         real_score: Mean and spread (standard deviation) of the weighted score of real structures.
+        valid_distance: Å that all distances of a valid structure reach.
     """
 
     settings: Settings
@@ -54,6 +55,7 @@ class GAN:
     distance: nn.Module | None
     view: View
     real_score: tuple[float, float] = (0.0, 1.0)
+    valid_distance: float = 0.0
 
     @classmethod
     def build(cls, settings: Settings, system: System, sites: Sites, spacing: float) -> GAN:
@@ -112,10 +114,13 @@ class GAN:
         for name, net in self.modules.items():
             prefix = f"{name}."
             net.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        self.calibrate()
 
     def describe(self) -> dict[str, Any]:
         """What a checkpoint holds beside the tensors, as JSON."""
-        return {"system": self.system.to_json(), "spacing": self.spacing, "real_score": list(self.real_score)}
+        return {"system": self.system.to_json(), "spacing": self.spacing, "real_score": list(self.real_score)} | {
+            "valid_distance": self.valid_distance
+        }
 
     @classmethod
     def restore(cls, settings: Settings, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) -> GAN:
@@ -124,6 +129,7 @@ class GAN:
         gan = cls.build(settings, System.from_json(data["system"]), sites, float(data["spacing"]))
         mean, spread = data["real_score"]
         gan.real_score = (float(mean), float(spread))
+        gan.valid_distance = float(data["valid_distance"])
         gan.load_state(tensors)
         return gan
 
@@ -183,12 +189,15 @@ def load_gan(where: str | Path, root: str | Path = "runs") -> tuple[GAN, Path]:
 
 
 def newest_gan(root: str | Path) -> runs.Run:
-    """The CryinGAN run created last below `root`.
+    """The CryinGAN run created last below `root`, if there is one of those that have a trained model.
 
     Raises:
         InputError: if there is none.
     """
-    found = [run for run in runs.every(root) if "cryingan" in run.settings]
+    try:
+        found = [run for run in runs.every(root) if "cryingan" in run.settings and run.resumable]
+    except InputError:
+        found = []
     if not found:
         raise InputError(f"{root} holds no CryinGAN run; train one first: python agents/cryingan/train.py")
-    return found[-1]
+    return ([run for run in found if (run.path / runs.WEIGHTS).exists()] or found)[-1]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from megen_gym.actions import FractionalCodec, Site
 from megen_gym.agents.cryingan.networks import GAN, load_gan
+from megen_gym.agents.cryingan.system import CELL_TOLERANCE
 from megen_gym.errors import InputError
 from megen_gym.structure import BoolArray, FloatArray, IntArray
 from megen_gym.tasks.base import Observation, Task
@@ -63,10 +64,14 @@ def slot_order(gan: GAN, task: Task[Any]) -> tuple[IntArray, int]:
     template, system = task.template, gan.system
     numbers = np.array([atomic_numbers[name] for name in template.symbols])[template.species]
     same_atoms = np.array_equal(np.sort(numbers), np.sort(system.numbers))
-    if not same_atoms or np.abs(template.lattice.cell - system.lattice.cell).max() > 1e-3:
+    if (
+        not same_atoms
+        or np.abs(template.lattice.cell - system.lattice.cell).max() > CELL_TOLERANCE
+        or template.lattice.pbc != system.pbc
+    ):
         raise InputError(
-            f"the environment's template has another cell or composition than the model, which makes {system.formula}; "
-            "give the template that the model was trained on, or train a model for this one"
+            "the environment's template has another cell, periodicity or composition than the model, which makes "
+            f"{system.formula}; give the template that the model was trained on, or train a model for this one"
         )
     order = np.empty(len(numbers), dtype=np.int64)
     order[system.grouping(numbers)] = system.order

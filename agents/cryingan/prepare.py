@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from megen_gym.agents.cryingan.networks import GAN, load_gan
 from megen_gym.agents.cryingan.settings import Settings
-from megen_gym.agents.cryingan.sites import match, occupancies, statistics
+from megen_gym.agents.cryingan.sites import Sites, match, occupancies, statistics
 from megen_gym.agents.cryingan.symmetry import Symmetry, find_symmetry
-from megen_gym.agents.cryingan.system import read_training
+from megen_gym.agents.cryingan.system import System, read_training
 from megen_gym.agents.cryingan.training import Trainer
 from megen_gym.analysis.compare import quick_score
 from megen_gym.analysis.ensemble import Reference
 from megen_gym.errors import InputError
+from megen_gym.structure import FloatArray, IntArray
 
 FEWEST_HELD_OUT = 10
 """Structures; with fewer the training set judges."""
@@ -65,12 +71,16 @@ class Prepared:
         gan.real_score = (real.mean().item(), max(real.std().item(), 1e-12))
 
 
-def prepare(settings: Settings, device: str) -> Prepared:
+def prepare(
+    settings: Settings, device: str, stored: Mapping[str, Tensor] | None = None, fingerprint: str | None = None
+) -> Prepared:
     """Read the data, find their sites, build the networks.
 
     Args:
         settings: Nothing null.
         device: For the networks.
+        stored: Tensors of a checkpoint, whose sites and symmetry are taken instead of being found again.
+        fingerprint: Of the data that belong to it.
 
     Raises:
         InputError: for data that cannot be trained on.
@@ -83,23 +93,47 @@ def prepare(settings: Settings, device: str) -> Prepared:
     count = count if count >= FEWEST_HELD_OUT else 0
     rows, held = np.sort(order[count:]), np.sort(order[:count])
     if len(rows) < settings.batch_size:
+        advice = f"or --batch_size {len(rows)}" if len(rows) > 1 else "at least 2"
         raise InputError(
             f"{settings.training_data} has {len(rows)} structures to train on ({count} are held out), fewer than a "
-            f"batch of {settings.batch_size}; give more structures or --batch_size {max(2, len(rows))}"
+            f"batch of {settings.batch_size}; give more structures {advice}"
         )
     reference = Reference(system.batch(fractions[held if count else rows]))
-    fingerprint = hashlib.sha256(np.ascontiguousarray(np.round(fractions, 6)).tobytes()).hexdigest()
+    digest = hashlib.sha256(np.ascontiguousarray(np.round(fractions, 6)).tobytes())
+    digest.update(json.dumps(system.to_json()).encode())
+    if fingerprint not in (None, digest.hexdigest()):
+        raise InputError(
+            f"{settings.training_data} does not hold the structures that run {settings.resume} was trained on; "
+            "give the same data, or start a new run"
+        )
 
     training = fractions[rows]
-    anchors, matched, moved = match(system, training)
-    occupancy = occupancies(system, matched)
-    symmetry = find_symmetry(system, anchors, occupancy, moved) if settings.augment else Symmetry.identity(len(anchors))
-    sites = statistics(system, anchors, occupancy, moved, symmetry)
+    sites, symmetry, matched = known_sites(stored) if stored else learned_sites(settings, system, training)
     spacing = float(reference.sorted_nearest.mean())
     torch.manual_seed(settings.seed)
     gan = GAN.build(settings, system, sites, spacing).to(device)
+    gan.valid_distance = reference.valid_distance
     load_parts(gan, settings)
-    return Prepared(Trainer(gan, training, matched, symmetry, device), reference, fingerprint, count)
+    return Prepared(Trainer(gan, training, matched, symmetry, device), reference, digest.hexdigest(), count)
+
+
+def learned_sites(settings: Settings, system: System, fractions: FloatArray) -> tuple[Sites, Symmetry, IntArray]:
+    """Sites and symmetry of the data (B, N, 3), and the atom (B, N) of each structure at each site."""
+    anchors, matched, moved = match(system, fractions)
+    occupancy = occupancies(system, matched)
+    found = find_symmetry(system, anchors, occupancy, moved) if settings.augment else Symmetry.identity(len(anchors))
+    return statistics(system, anchors, occupancy, moved, found), found, matched
+
+
+def known_sites(stored: Mapping[str, Tensor]) -> tuple[Sites, Symmetry, IntArray]:
+    """The same from a checkpoint."""
+    sites, symmetry = (
+        kind(**{field.name: stored[f"{name}.{field.name}"].numpy() for field in fields(kind)})
+        for name, kind in (("sites", Sites), ("symmetry", Symmetry))
+    )
+    assert isinstance(sites, Sites)
+    assert isinstance(symmetry, Symmetry)
+    return sites, symmetry, stored["matched"].numpy()
 
 
 def load_parts(gan: GAN, settings: Settings) -> None:
@@ -124,24 +158,40 @@ def load_parts(gan: GAN, settings: Settings) -> None:
 
 def load_module(module: nn.Module, name: str, where: str, settings: Settings) -> None:
     """Fill one network from a run, a safetensors file, or a state dict in the published order of layers."""
-    path = Path(where)
     wanted = module.state_dict()
-    if path.is_file() and path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        tensors = load_file(path)
-        part = "average" if name == "generator" else name
-        found = {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(f"{part}.")}
-    elif path.is_file():
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-        tensors_only = [v for v in loaded.values() if isinstance(v, Tensor)]
-        found = dict(zip(wanted, tensors_only, strict=False)) if len(tensors_only) == len(wanted) else {}
-    else:
-        other = load_gan(where, settings.dir)[0]
-        found = other.modules["average" if name == "generator" else name].state_dict() if name in other.modules else {}
+    found = stored_module(name, where, settings, list(wanted))
     if {k: v.shape for k, v in found.items()} != {k: v.shape for k, v in wanted.items()}:
         raise InputError(
             f"the weights {where} do not fit the {name} network of --preset {settings.preset}; give weights of the "
             "same preset, composition, latent_dim, gen_channels_1 and n_neighbors"
         )
     module.load_state_dict(found)
+
+
+def stored_module(name: str, where: str, settings: Settings, keys: list[str]) -> dict[str, Tensor]:
+    """The tensors of one network by its keys; empty where there are none that fit."""
+    path, part = Path(where), "average" if name == "generator" else name
+    if not path.is_file():
+        modules = load_gan(where, settings.dir)[0].modules
+        return modules[part].state_dict() if part in modules else {}
+    try:
+        if path.suffix == ".safetensors":
+            prefix = f"{part}."
+            return {k.removeprefix(prefix): v for k, v in load_file(path).items() if k.startswith(prefix)}
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        values = [value for value in loaded.values() if isinstance(value, Tensor)]
+    except (
+        OSError,
+        EOFError,
+        RuntimeError,
+        AttributeError,
+        KeyError,
+        ValueError,
+        SafetensorError,
+        UnpicklingError,
+    ) as e:
+        reason = (str(e) or type(e).__name__).splitlines()[0][:80]
+        raise InputError(
+            f"{where} holds no weights that can be read ({reason}); give a run, .safetensors, or a PyTorch state dict"
+        ) from None
+    return dict(zip(keys, values, strict=True)) if len(values) == len(keys) else {}

@@ -67,7 +67,7 @@ def _pointwise(x: Tensor, convolution: nn.ConvTranspose2d) -> Tensor:
     assert bias is not None
     channels, columns = weight.shape[1:]
     made = nn.functional.linear(x, weight.permute(2, 1, 0).flatten(0, 1), bias.repeat(columns))
-    return made.unflatten(-1, (columns, channels)) if columns > 1 else made
+    return made.view(*made.shape[:-1], columns, channels) if columns > 1 else made
 
 
 class PublishedCritic(nn.Module):

@@ -52,7 +52,7 @@ class RefineTask:
         if not 0 < radius < np.inf:
             raise InputError(f"radius is {radius} Å; give the largest displacement, above 0")
         self.task, self.gan, self.radius = task, gan, float(radius)
-        self.symbols, self.max_steps = task.symbols, task.max_steps
+        self.symbols, self.lattice, self.max_steps = task.symbols, task.lattice, task.max_steps
         self.size = int(gan.generator.latent_size)
         self.draws = task.draws + self.size
         self.action_space = gym.spaces.Box(-1.0, 1.0, (3,), np.float32)

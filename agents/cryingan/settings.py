@@ -133,7 +133,8 @@ def resolved(settings: Settings) -> Settings:
     preset = _PRESETS[settings.preset]
     settings = replace(settings, **{name: value for name, value in preset.items() if getattr(settings, name) is None})
     least = {
-        1: "latent_dim gen_channels_1 n_neighbors n_epochs batch_size step_size gen_int msave_freq gsave_freq n_save "
+        2: "batch_size",
+        1: "latent_dim gen_channels_1 n_neighbors n_epochs step_size gen_int msave_freq gsave_freq n_save "
         "eval_freq n_eval save_freq print_freq threads",
         0: "g_lr coord_lr dist_lr gamma bn_eps weight_dist seed",
     }

@@ -10,10 +10,16 @@ import spglib
 from megen_gym.agents.cryingan.system import System
 from megen_gym.structure import FloatArray, IntArray
 
+MOST = 128
+"""Operations that are used; of more (the translations within a supercell) a random choice."""
+
+ISOMETRY = 1e-3
+"""How far a matrix may be from a rotation of the cell."""
+
 
 @dataclass(frozen=True, eq=False)
 class Symmetry:
-    """M operations f' = W f + t on fractional coordinates; the first is the identity.
+    """M operations f' = W f + t on fractional coordinates.
 
     Attributes:
         rotations: (M, 3, 3) integers, W.
@@ -45,9 +51,9 @@ def find_symmetry(system: System, anchors: FloatArray, occupancy: FloatArray, mo
         occupancy: (E, N).
         moved: (B, N, 3) Å, displacements of B structures from the anchors.
     """
-    lattice = system.lattice
-    tolerance = 0.02 + 4 * float(np.sqrt((moved**2).mean() / len(moved)))
-    kinds = _kinds(occupancy, 3 / np.sqrt(len(moved)))
+    lattice, size = system.lattice, len(moved)
+    tolerance = 0.02 + 6 * float(np.sqrt((moved**2).sum(-1).mean(0).max() / size))
+    kinds = _kinds(occupancy, size)
     fractions = lattice.fractional(anchors)
     found = spglib.get_symmetry((lattice.cell.tolist(), fractions.tolist(), kinds.tolist()), symprec=tolerance)
     if found is None:
@@ -57,23 +63,30 @@ def find_symmetry(system: System, anchors: FloatArray, occupancy: FloatArray, mo
     still = np.all(rotations[:, fixed] == np.eye(3)[fixed], axis=(1, 2))
     still &= np.all(rotations[:, :, fixed] == np.eye(3)[:, fixed], axis=(1, 2))
     still &= np.all(np.abs(translations[:, fixed]) < 1e-6, axis=1)
-    rotations, translations = rotations[still], translations[still]
+    turns = np.linalg.inv(lattice.cell) @ rotations.transpose(0, 2, 1) @ lattice.cell
+    still &= np.abs(turns @ turns.transpose(0, 2, 1) - np.eye(3)).max((1, 2)) < ISOMETRY
+    chosen = np.flatnonzero(still)
+    if len(chosen) > MOST:
+        chosen = np.sort(np.random.default_rng(0).choice(chosen, MOST, replace=False))
+    rotations, translations = rotations[chosen], translations[chosen]
     moved = np.einsum("mab,nb->mna", rotations, fractions) + translations[:, None]
     target = np.empty(moved.shape[:2], dtype=np.int64)
     for row, places in enumerate(moved):
         apart = lattice.minimum_image(lattice.cartesian(places[:, None] - fractions))
         target[row] = (apart**2).sum(-1).argmin(1)
     whole = (np.sort(target, axis=1) == np.arange(len(kinds))).all(1)
-    return (
-        Symmetry(rotations[whole], translations[whole], target[whole]) if whole.any() else Symmetry.identity(len(kinds))
-    )
+    if not whole.any():
+        return Symmetry.identity(len(kinds))
+    return Symmetry(rotations[whole], translations[whole], target[whole])
 
 
-def _kinds(occupancy: FloatArray, tolerance: float) -> IntArray:
-    """(N,) classes of sites whose occupancies (E, N) agree, each with the first of its class."""
+def _kinds(occupancy: FloatArray, structures: int) -> IntArray:
+    """(N,) classes of sites whose occupancies (E, N) agree within three standard errors with the first of the class."""
+    variance = occupancy * (1 - occupancy)
     kinds = np.full(occupancy.shape[1], -1)
     while (kinds < 0).any():
         first = int(np.argmax(kinds < 0))
-        same = np.abs(occupancy - occupancy[:, first : first + 1]).max(0) <= tolerance
+        error = np.sqrt((variance + variance[:, first : first + 1] + 1 / structures) / structures)
+        same = np.all(np.abs(occupancy - occupancy[:, first : first + 1]) <= 3 * error, axis=0)
         kinds[same & (kinds < 0)] = first + 1
     return kinds

@@ -14,7 +14,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from megen_gym.errors import InputError
-from megen_gym.io import read_structures
+from megen_gym.io import file_format, read_structures
 from megen_gym.periodic import Lattice
 from megen_gym.structure import FloatArray, IntArray, StructureBatch
 
@@ -80,10 +80,10 @@ class System:
         return "".join(f"{chemical_symbols[z]}{n}" for z, n in zip(self.elements, self.counts, strict=True))
 
     def grouping(self, numbers: NDArray[Any]) -> IntArray:
-        """(N,) the order that groups atoms with `numbers` by element, and keeps it within an element."""
+        """(..., N) the order that groups atoms with `numbers` (..., N) by element, and keeps it within an element."""
         rank = np.zeros(int(self.elements.max()) + 1, dtype=np.int64)
         rank[self.elements] = np.arange(len(self.elements))
-        return np.argsort(rank[numbers], kind="stable")
+        return np.argsort(rank[numbers], axis=-1, kind="stable")
 
     def batch(self, fractions: FloatArray) -> StructureBatch:
         """Structures in the order of the file, wrapped into the cell, from grouped fractions (B, N, 3)."""
@@ -149,18 +149,22 @@ def read_training(path: str | Path, pbc: str | None = None) -> tuple[System, Flo
     """A data set: what all structures share, and their grouped fractions (B, N, 3).
 
     Args:
-        path: A file, or a folder whose structure files are all read.
+        path: A file, or a folder whose structure files are all read, with those of the folders in it.
         pbc: Periodic axes, such as TTF, instead of those of the files.
 
     Raises:
         InputError: for files that cannot be read, or structures that differ in cell, composition or periodicity.
     """
-    structures = read_structures(path)
+    folders = [Path(path), *sorted(p for p in Path(path).rglob("*") if p.is_dir())]
+    filled = [folder for folder in folders if any(p.is_file() and file_format(p) for p in folder.glob("[!.]*"))]
+    structures = [atoms for place in filled or [Path(path)] for atoms in read_structures(place)]
     for atoms in structures if pbc is not None else ():
         atoms.pbc = [axis == "T" for axis in pbc or ""]
     if not structures[0].cell.rank == 3:  # type: ignore[no-untyped-call]
         raise InputError(
             f"structure 0 of {path} has no cell; give periodic structures (extxyz with Lattice, CIF, POSCAR)"
         )
+    if len(structures[0]) < 2:
+        raise InputError(f"structure 0 of {path} has {len(structures[0])} atom; give structures of at least 2 atoms")
     system = System.from_atoms(structures[0])
     return system, system.fractions(structures, str(path))

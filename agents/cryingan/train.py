@@ -1,13 +1,16 @@
 """Train CryinGAN: ``python agents/cryingan/train.py --training_data my.extxyz --weight_dist 0.05``.
 
 The script reads from top to bottom: settings, data, networks, epochs, judgement. A run that was killed goes on with
-``--resume ID``. Documentation: docs/policies.md.
+``--resume ID``. Documentation: docs/cryingan.md.
 """
 
 from __future__ import annotations
 
 import logging
+import shutil
+import signal
 import sys
+import threading
 import time
 from collections.abc import Collection
 from dataclasses import asdict, replace
@@ -41,24 +44,21 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     from megen_gym.agents.cryingan.prepare import prepare
 
     logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     log = logging.getLogger("megen_gym")
     settings = resolved(settings)
     run: runs.Run | None = None
     if settings.resume is not None:
         run, settings = reopen(settings, given)
     torch.set_num_threads(settings.threads)
-    prepared = prepare(settings, device_of(settings))
+    tensors, meta = run.load_state() if run is not None and run.resumable else ({}, {})
+    prepared = prepare(settings, device_of(settings), tensors, meta.get("fingerprint"))
     trainer, gan = prepared.trainer, prepared.gan
     best = float("inf")
     if run is None:
-        run = runs.create(settings.dir, {"name": settings.name, "seed": settings.seed, "cryingan": asdict(settings)})
-    elif run.resumable:
-        tensors, meta = run.load_state()
-        if meta["fingerprint"] != prepared.fingerprint:
-            raise InputError(
-                f"{settings.training_data} does not hold the structures that run {run.id} was trained on; "
-                "give the same data, or start a new run"
-            )
+        run = new_run(settings)
+    elif tensors:
         trainer.load_state(tensors, meta)
         best, gan.real_score = meta["best"], (meta["gan"]["real_score"][0], meta["gan"]["real_score"][1])
     losses, rates = EpochTable(run.path / LOSSES), EpochTable(run.path / RATES)
@@ -77,6 +77,8 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
         meta |= {"best": best, "fingerprint": prepared.fingerprint, "gan": gan.describe()}
         run.save_state(tensors, meta)
 
+    if not tensors:
+        checkpoint()
     batches = -(-len(trainer.real) // settings.batch_size)
     end = None if settings.max_time is None else time.monotonic() + settings.max_time
     total, done = settings.n_epochs * batches, trainer.epoch * batches
@@ -87,8 +89,9 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
             if batch % settings.print_freq == 0 and "distance_dis" in row:
                 bar.set_postfix_str(f"epoch {trainer.epoch} W {row['distance_dis']:.4f}{gpu_memory()}")
 
+        last = trainer.epoch >= settings.n_epochs
         try:
-            while trainer.epoch < settings.n_epochs and (end is None or time.monotonic() < end):
+            while not last:
                 epoch = trainer.epoch
                 losses.append(epoch, trainer.run_epoch(report))
                 rates.append(epoch, {RATE_COLUMNS[k]: rate for k, rate in trainer.learning_rates(epoch).items()})
@@ -108,12 +111,38 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
                     checkpoint()
         except KeyboardInterrupt:
             bar.close()
-            log.info(f"stopped in epoch {trainer.epoch}; go on with: python agents/cryingan/train.py --resume {run.id}")
+            kept = run.load_state()[1]["epoch"]
+            log.info(
+                f"stopped in epoch {trainer.epoch}, {kept} epochs are kept; go on with: "
+                f"python agents/cryingan/train.py{where(settings)} --resume {run.id}"
+            )
             raise SystemExit(130) from None
 
-    finish(run, log)
-    plot_training(run)
+    finish(run, settings, prepared.held_out, log)
+    if run.metrics():
+        plot_training(run)
     return run
+
+
+def new_run(settings: Settings) -> runs.Run:
+    """A run folder, and in it the folders for weights and samples.
+
+    Raises:
+        OSError: when one of them cannot be made; nothing is left behind.
+    """
+    run = runs.create(settings.dir, {"name": settings.name, "seed": settings.seed, "cryingan": asdict(settings)})
+    try:
+        for name in (settings.msave_dir, settings.gsave_dir):
+            (run.path / name).mkdir(parents=True, exist_ok=True)
+    except OSError:
+        shutil.rmtree(run.path, ignore_errors=True)
+        raise
+    return run
+
+
+def where(settings: Settings) -> str:
+    """The option that says where the runs are, if they are not where they are looked for."""
+    return "" if settings.dir == Path("runs") else f" --dir {settings.dir}"
 
 
 def save_samples(run: runs.Run, prepared: Any, epoch: int) -> None:
@@ -123,22 +152,23 @@ def save_samples(run: runs.Run, prepared: Any, epoch: int) -> None:
     gan = prepared.gan
     gan.calibrate()
     folder = run.path / gan.settings.gsave_dir
-    folder.mkdir(parents=True, exist_ok=True)
     made = gan.sample(gan.settings.n_save, SAMPLE_SEED)
     write_structures(folder / f"gen_{epoch}.extxyz", made, {"epoch": [epoch] * len(made)})
 
 
-def finish(run: runs.Run, log: logging.Logger) -> None:
+def finish(run: runs.Run, settings: Settings, held_out: int, log: logging.Logger) -> None:
     """Say how good the chosen model is, and what to do next."""
+    judges = f"{held_out} held-out structures" if held_out else "training structures (too few to hold any out)"
     metrics = run.metrics()
     if metrics:
         row = int(metrics["score"].argmin())
         log.info(
             f"best judged epoch: {int(metrics['iteration'][row])}: {100 * metrics['valid'][row]:.1f} % valid, "
-            f"W1 to the held-out structures {metrics['w1_neighbour'][row]:.4f} Å (nearest neighbours), "
+            f"W1 to the {judges} {metrics['w1_neighbour'][row]:.4f} Å (nearest neighbours), "
             f"{metrics['w1_height'][row]:.4f} Å (heights)"
         )
-    log.info(f"everything is in {run.path}; next: python agents/cryingan/generate.py --run {run.id} --n_struc 1000")
+    command = f"python agents/cryingan/generate.py{where(settings)} --run {run.id} --n_struc 1000"
+    log.info(f"everything is in {run.path}; next: {command}")
 
 
 def device_of(settings: Settings) -> str:
@@ -189,10 +219,10 @@ def reopen(wanted: Settings, given: Collection[str] | None) -> tuple[runs.Run, S
                 f"run {run.id} has {name} = {getattr(settings, name)}, which cannot become {getattr(wanted, name)} on "
                 f"resuming; leave --{name} out, or train anew"
             )
-    changed = {name: getattr(wanted, name) for name in given if name in RESUMABLE}
-    return run, replace(
-        settings, **changed, resume=run.id, load_generator=None, load_coord_disc=None, load_dist_disc=None
-    )
+    changed: dict[str, Any] = {name: getattr(wanted, name) for name in given if name in RESUMABLE}
+    if run.resumable:
+        changed |= {"load_generator": None, "load_coord_disc": None, "load_dist_disc": None}
+    return run, replace(settings, **changed, resume=run.id)
 
 
 def main() -> None:
@@ -200,7 +230,7 @@ def main() -> None:
     from megen_gym.cli import run
 
     given = {word.removeprefix("--").partition("=")[0] for word in sys.argv[1:] if word.startswith("--")}
-    train(run(Settings), given)
+    train(run(Settings), None if "config" in given else given)
 
 
 if __name__ == "__main__":

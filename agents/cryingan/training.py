@@ -43,7 +43,7 @@ class Trainer:
         self.rng = torch.Generator().manual_seed(settings.seed + 1)
         self.real = torch.tensor(fractions, dtype=torch.float32, device=device)
         self.augmented = bool(settings.augment) and len(symmetry) > 1
-        self.symmetry = symmetry
+        self.symmetry, self.matched = symmetry, matched
         site = np.argsort(matched, axis=1)
         self.site = torch.from_numpy(site).to(device)
         self.rotations = torch.tensor(symmetry.rotations, dtype=torch.float32, device=device)
@@ -196,7 +196,9 @@ class Trainer:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything that training goes on from: tensors, and numbers as JSON."""
+        known = {"matched": self.matched} | {f"symmetry.{name}": value for name, value in vars(self.symmetry).items()}
         tensors = self.gan.state() | {"rng": self.rng.get_state()}
+        tensors |= {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in known.items()}
         for name, optimizer in self.optimizers.items():
             for index, values in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{name}.{index}.{key}": value for key, value in values.items()}

@@ -20,7 +20,7 @@ from megen_gym.analysis.alloy import (
 )
 from megen_gym.analysis.ensemble import Ensemble, Reference
 from megen_gym.analysis.metrics import Mean, Metric
-from megen_gym.analysis.snap import Occupation, snap
+from megen_gym.analysis.snap import Occupation, check_cell, snap
 from megen_gym.runs import write_text
 from megen_gym.structure import FloatArray
 
@@ -49,6 +49,7 @@ class AlloyReport:
 
     def __post_init__(self) -> None:
         sites: Atoms = io.read_structures(self.path)[0]
+        check_cell(self.data.batch, sites)
         self.shells = neighbour_shells(sites)
         self.interactions = None if self.ecis is None else read_ecis(self.ecis)
         self.own, self.other = (self._snap(ensemble, sites) for ensemble in (self.made, self.data))

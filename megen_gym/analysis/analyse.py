@@ -23,7 +23,7 @@ from megen_gym.analysis.motifs import Motifs, motif_metrics, site_motifs, write_
 from megen_gym.analysis.relax import calculator_factory
 from megen_gym.analysis.snap import MARGIN, VACANCIES
 from megen_gym.errors import InputError
-from megen_gym.runs import write_text
+from megen_gym.runs import make_folder, write_text
 from megen_gym.structure import FloatArray
 
 TABLE, MARKDOWN, MOTIFS = "comparison.csv", "comparison.md", "motifs.csv"
@@ -100,11 +100,18 @@ def analyse(
         raise InputError("relaxation and motifs take long and keep what is done in a folder; add --out FOLDER")
     if ecis is not None and sites is None:
         raise InputError("a cluster expansion needs the lattice; add --sites FILE")
+    if seed < 0 or n_reps < 1 or not 0 < conf_level < 1:
+        raise InputError(
+            f"seed {seed}, n_reps {n_reps} and conf_level {conf_level} give no intervals; give a seed of 0 or more, "
+            "1 resample or more, and a confidence between 0 and 1"
+        )
     if relax:
         calculator_factory(relax, relax_kwargs)
     raw, known = (io.read_structures(path, check=False) for path in (generated, reference))
     data = Reference(known, name=str(reference))
     made = data.ensemble(raw, str(generated))
+    if out is not None:
+        make_folder(out)
     extra: list[Metric] = []
     moved = None
     if apart is not None:
@@ -113,6 +120,7 @@ def analyse(
         if moved.failed.all():
             raise InputError(f"the atoms of no structure of {generated} could be moved {apart} Å apart; lower --apart")
         made = data.ensemble(moved.accepted)
+    lattice = None if sites is None else AlloyReport(sites, made, data, margin, max_vacancies, translate, ecis)
     energies = None
     if relax and out is not None:
         records = relax_in_batches(
@@ -129,7 +137,6 @@ def analyse(
     if motifs and out is not None:
         found = _motifs(made, data, motifs, out, motif_neighbours or [], oxidation, workers, progress)
         extra += motif_metrics(*found)
-    lattice = None if sites is None else AlloyReport(sites, made, data, margin, max_vacancies, translate, ecis)
     if lattice is not None:
         extra += lattice.metrics()
     result = compare(

@@ -22,6 +22,7 @@ from typing import Any
 
 from ase import Atoms
 
+from megen_gym.channel import open_channel
 from megen_gym.errors import InputError
 
 START_LIMIT = 300.0
@@ -190,23 +191,7 @@ def serve() -> None:
 
     from megen_gym.analysis.relax import relax_one
 
-    source = os.fdopen(os.dup(0), "r", encoding="utf-8")
-    sink = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(null, 1)
-    messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-
-    def listen() -> None:
-        for line in source:
-            messages.put(json.loads(line))
-        os._exit(0)  # the parent is gone: nobody waits for what is being computed
-
-    def answer(reply: dict[str, Any]) -> None:
-        sink.write(json.dumps(reply) + "\n")
-        sink.flush()
-
-    threading.Thread(target=listen, daemon=True).start()
+    messages, answer = open_channel()
     job = Job(**messages.get())
     try:
         relaxer = relax_one(job.calculator, job.kwargs, job.fmax, job.steps, job.optimizer)

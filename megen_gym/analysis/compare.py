@@ -120,7 +120,9 @@ def compare(
     pairs < 1.5 Å                 per structure
     W1 nearest neighbour          Å, Wasserstein-1 distance of the distances from each atom to the nearest one
     W1 6 neighbours               the same for the six nearest ones
-    W1 height *El*                the same for the heights along `axis`, per element, on the line (not on the circle)
+    W1 height *El*                the same for the heights along `axis`, per element; a periodic axis is cut where the
+                                  reference leaves the widest gap, see
+                                  :meth:`~megen_gym.analysis.ensemble.Ensemble.cut`
     RDF L2                        Å^(1/2), root of the integral of the squared difference of g_ab(r) up to 8 Å, mean
                                   over kinds of pairs; from half the reference's shortest distance on
     W1 pairs *A*-*B*              Å, of all distances up to 8 Å between two elements, with the same mask
@@ -205,7 +207,8 @@ def _distances(made: Ensemble, data: Reference) -> list[Metric]:
 
 
 def _heights(made: Ensemble, data: Reference, axis: int) -> list[Metric]:
-    pairs = zip(data.elements, made.heights(axis), data.heights(axis), strict=True)
+    cut = data.cut(axis)
+    pairs = zip(data.elements, made.heights(axis, cut), data.heights(axis, cut), strict=True)
     return [Wasserstein(f"W1 height {element}", "Å", own, other) for element, own, other in pairs]
 
 
@@ -252,7 +255,9 @@ def quick_score(generated: Ensemble | StructureBatch | Sequence[Atoms], referenc
     shortest = made.min_distances
     heights = {
         f"w1_height_{element}": wasserstein(own, other)
-        for element, own, other in zip(reference.elements, made.heights(2), reference.sorted_heights, strict=True)
+        for element, own, other in zip(
+            reference.elements, made.heights(2, reference.cut(2)), reference.sorted_heights, strict=True
+        )
     }
     return {
         "valid": float(np.mean(shortest >= reference.valid_distance)),

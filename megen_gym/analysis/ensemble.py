@@ -63,6 +63,15 @@ def _sorted(batch: StructureBatch, numbers: IntArray | None, name: str) -> Struc
     return StructureBatch.trusted(positions, species, batch.symbols, batch.cell, batch.pbc)
 
 
+def _widest_gap(fractions: FloatArray) -> float:
+    """The middle of the widest gap between points of a circle of circumference 1, from -0.5 to 0.5."""
+    points = np.sort(fractions - np.floor(fractions), axis=None)
+    gaps = np.diff(points, append=points[0] + 1)
+    widest = int(np.argmax(gaps))
+    middle = float(points[widest] + gaps[widest] / 2)
+    return middle - float(np.round(middle))
+
+
 class Ensemble:
     """B structures of N atoms that share cell, periodicity and composition.
 
@@ -144,19 +153,34 @@ class Ensemble:
         ]
         return np.asarray(np.concatenate(counts))
 
-    def heights(self, axis: int = 2) -> list[FloatArray]:
-        """One array (B, n) per element: Å along the normal of the cell's face, wrapped into the cell where periodic.
+    def cut(self, axis: int = 2) -> float:
+        """Where heights along a periodic axis begin, in units of the lattice vector, from -0.5 to 0.5.
+
+        It is the middle of the widest gap between the fractional heights of all atoms of all structures, so that where
+        the cell begins does not matter.
+        """
+        return float(self.measured(f"cut {axis}", lambda _: np.array(_widest_gap(self._fractions(axis)))))
+
+    def heights(self, axis: int = 2, cut: float | None = None) -> list[FloatArray]:
+        """One array (B, n) per element: Å along the normal of the cell's face.
 
         Args:
             axis: Number of the lattice vector that leaves the face.
+            cut: Along a periodic axis heights lie between this and 1 more, in units of the lattice vector; by default
+                :meth:`cut`. Sets that are compared need the same one.
         """
-        if axis not in (0, 1, 2):
-            raise InputError(f"there is no axis {axis}; expected 0, 1 or 2, the number of a lattice vector")
-        fractions = self.lattice.fractional(np.asarray(self.batch.positions, dtype=np.float64))[:, :, axis]
+        fractions = self._fractions(axis)
         if self.batch.pbc[axis]:
-            fractions = fractions - np.floor(fractions)
+            begin = self.cut(axis) if cut is None else cut
+            fractions = fractions - np.floor(fractions - begin)
         height = float(self.lattice.heights[axis])
         return [np.asarray(fractions[:, columns] * height) for columns in self.columns]
+
+    def _fractions(self, axis: int) -> FloatArray:
+        """(B, N) coordinates along one lattice vector."""
+        if axis not in (0, 1, 2):
+            raise InputError(f"there is no axis {axis}; expected 0, 1 or 2, the number of a lattice vector")
+        return np.asarray(self.lattice.fractional(np.asarray(self.batch.positions, dtype=np.float64))[:, :, axis])
 
 
 class Reference(Ensemble):

@@ -64,7 +64,8 @@ def plot_neighbours(made: Ensemble, data: Reference, path: Path) -> Path:
 def plot_heights(made: Ensemble, data: Reference, axis: int, path: Path) -> Path:
     """Profile along an axis, one panel per element."""
     figure, panels = _figure(len(data.elements))
-    own, other = made.heights(axis), data.heights(axis)
+    cut = data.cut(axis)
+    own, other = made.heights(axis, cut), data.heights(axis, cut)
     everything = np.concatenate([values.ravel() for values in (*own, *other)])
     edges = np.linspace(float(everything.min()) - 0.2, float(everything.max()) + 0.2, 120)
     for axes, element, first, second in zip(panels, data.elements, own, other, strict=True):

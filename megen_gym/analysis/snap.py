@@ -50,6 +50,23 @@ class Occupation:
         return np.asarray((self.species == 0).sum(axis=1))
 
 
+def check_cell(structures: StructureBatch, sites: Atoms) -> None:
+    """Refuse structures that have another cell than the lattice sites.
+
+    Raises:
+        InputError: naming the first such structure and both cells.
+    """
+    if structures.cell is None:
+        return
+    differ = np.abs(structures.cell - sites.cell.array).max(axis=(1, 2)) > CELL_TOLERANCE
+    if differ.any():
+        row = int(np.argmax(differ))
+        raise InputError(
+            f"structure {row} has the cell {np.round(structures.cell[row], 4).tolist()} Å, but the lattice sites have "
+            f"{np.round(sites.cell.array, 4).tolist()}; scale it, or give sites in its cell"
+        )
+
+
 def snap(
     structures: StructureBatch,
     sites: Atoms,
@@ -78,14 +95,8 @@ def snap(
             f"margin {margin} Å and max_vacancies {max_vacancies} do not describe a lattice match; expected a positive "
             "distance and a share between 0 and 1"
         )
+    check_cell(structures, sites)
     lattice = Lattice(sites.cell.array, sites.pbc)
-    if structures.cell is not None:
-        differ = np.abs(structures.cell - sites.cell.array).max(axis=(1, 2)) > CELL_TOLERANCE
-        if differ.any():
-            raise InputError(
-                f"structure {int(np.argmax(differ))} does not have the cell of the lattice sites; scale it, or give "
-                "sites in its cell"
-            )
     near = _Sites(sites, lattice, margin)
     found = [
         _snap_one(

@@ -8,17 +8,16 @@ from typing import Any, Literal
 
 import numpy as np
 from ase.data import atomic_numbers, covalent_radii
-from gymnasium.vector import AutoresetMode
 
 from megen_gym.actions import FocalCodec
 from megen_gym.bags import Bags
 from megen_gym.envs.single import StructureEnv
-from megen_gym.envs.vector import StructureVectorEnv
+from megen_gym.envs.vector import KeywordVectorEnv
 from megen_gym.errors import InputError
 from megen_gym.io import read_structures
 from megen_gym.rewards import make_reward
 from megen_gym.rewards.base import Reward
-from megen_gym.rules import GALLIUM_WINDOWS, PlacementRules, Window
+from megen_gym.rules import GALLIUM_WINDOWS, PlacementRules, Window, distance_pair
 from megen_gym.structure import FloatArray, IntArray, StructureBatch, check_symbols
 from megen_gym.tasks.base import Task
 from megen_gym.tasks.cluster import ClusterTask, Starts
@@ -66,16 +65,17 @@ def cluster(
         most = bags.largest * (1 + refills) + start_size
         canvas_size = most if bag_per_start is None else int((batch.n_atoms + bag_per_start.sum(1)).max())  # type: ignore[union-attr]
     radii = [covalent_radii[atomic_numbers[name]] for name in checked[1:]]
-    shortest, longest = distance_range or (round(1.7 * min(radii), 2), round(2.6 * max(radii), 2))
+    natural = (round(1.7 * min(radii), 2), round(2.6 * max(radii), 2))
+    shortest, longest = natural if distance_range is None else distance_pair(distance_range)
     task = ClusterTask(
         checked,
         canvas_size,
         bags,
-        FocalCodec(float(shortest), float(longest)),
+        FocalCodec(shortest, longest),
         PlacementRules(
             0.8 * shortest if min_distance is None else min_distance,
             1.05 * longest if max_distance is None else max_distance,
-            tuple(windows),
+            windows,  # type: ignore[arg-type]
         ),
         starts=None if batch is None else Starts.from_batch(batch, canvas_size, bag_per_start),
         refills=refills,
@@ -308,33 +308,13 @@ class GaClusterEnv(StructureEnv):
         super().__init__(task, reward, min_reward, render_mode)
 
 
-class ClusterVectorEnv(StructureVectorEnv):
+class ClusterVectorEnv(KeywordVectorEnv):
     """`num_envs` episodes of :class:`ClusterEnv` side by side, with the same arguments."""
 
-    def __init__(
-        self,
-        num_envs: int,
-        *,
-        min_reward: float | None = None,
-        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-        render_mode: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        task, reward = cluster(**kwargs)
-        super().__init__(num_envs, task, reward, min_reward, autoreset_mode, render_mode)
+    build = staticmethod(cluster)
 
 
-class GaClusterVectorEnv(StructureVectorEnv):
+class GaClusterVectorEnv(KeywordVectorEnv):
     """`num_envs` episodes of :class:`GaClusterEnv` side by side, with the same arguments."""
 
-    def __init__(
-        self,
-        num_envs: int,
-        *,
-        min_reward: float | None = None,
-        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-        render_mode: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        task, reward = gallium(**kwargs)
-        super().__init__(num_envs, task, reward, min_reward, autoreset_mode, render_mode)
+    build = staticmethod(gallium)

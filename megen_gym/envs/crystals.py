@@ -8,18 +8,18 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.emt import parameters
 from ase.data import atomic_numbers, chemical_symbols
-from gymnasium.vector import AutoresetMode
 
 from megen_gym.actions import FocalCodec
 from megen_gym.envs.single import StructureEnv
-from megen_gym.envs.vector import StructureVectorEnv
+from megen_gym.envs.vector import KeywordVectorEnv
 from megen_gym.errors import InputError, nearest
 from megen_gym.io import file_format, read_structures
 from megen_gym.prototypes import PROTOTYPES, prototype
 from megen_gym.rewards import make_reward
 from megen_gym.rewards.base import Reward
-from megen_gym.rules import PlacementRules, Window
+from megen_gym.rules import PlacementRules, Window, distance_pair
 from megen_gym.tasks.base import Task
 from megen_gym.tasks.slots import FocalSlots, FractionalSlots, SlotsTask, SpeciesSlots
 from megen_gym.tasks.template import Template, repeated
@@ -28,13 +28,16 @@ Free = Literal["positions", "species", "both"]
 Action = Literal["fractional", "focal"]
 Composition = Literal["fixed", "free"]
 
+EMT_METALS = frozenset({"Al", "Ni", "Cu", "Pd", "Ag", "Pt", "Au"})
+"""What EMT was made for; ASE's parameters of H, C, N and O are no more than placeholders."""
+
 
 def crystal_slots(
     template: str = "l12",
     *,
     prototype_kwargs: Mapping[str, Any] | None = None,
     supercell: Sequence[int] = (1, 1, 1),
-    pbc: bool | Sequence[bool] | None = None,
+    pbc: bool | Sequence[bool] | str | None = None,
     symbols: Sequence[str] | str | None = None,
     free: Free = "positions",
     action: Action | None = None,
@@ -48,7 +51,7 @@ def crystal_slots(
     max_distance: float | None = None,
     windows: Sequence[Window] | None = None,
     on_refusal: Literal["end", "skip"] = "end",
-    reward: str = "emt",
+    reward: str | None = None,
     reward_kwargs: Mapping[str, Any] | None = None,
 ) -> tuple[Task[Any], Reward]:
     """Task and reward of CrystalSlots-v0; see :class:`CrystalSlotsEnv` for the arguments."""
@@ -62,23 +65,36 @@ def crystal_slots(
     else:
         chosen = None
     focal = action == "focal"
-    shortest, longest = distance_range or (round(0.85 * slots.shortest, 2), round(1.2 * slots.widest, 2))
+    natural = (round(0.85 * slots.shortest, 2), round(1.2 * slots.widest, 2))
+    shortest, longest = natural if distance_range is None else distance_pair(distance_range)
     most = (1.05 * longest if max_distance is None else max_distance) if focal else np.inf
     rules = PlacementRules(
         0.5 * slots.shortest if min_distance is None else min_distance,
         most,
-        ((0.8 * slots.shortest, most),) if windows is None else tuple(windows),
+        ((0.8 * slots.shortest, most),) if windows is None else windows,  # type: ignore[arg-type]
     )
     options: dict[str, Any] = {"free": chosen, "on_refusal": on_refusal}
     task: SlotsTask
     if free == "species":
         task = SpeciesSlots(slots, rules, stop="vacant" if vacancies else None, **options)
     elif focal:
-        codec = FocalCodec(float(shortest), float(longest))
+        codec = FocalCodec(shortest, longest)
         task = FocalSlots(slots, rules, codec, stop="stop" if stop else None, **options)
     else:
         task = FractionalSlots(slots, rules, species=free == "both", **options)
-    return task, make_reward(reward, **(reward_kwargs or {}))
+    placed = slots.species[slots.n_kept :] if chosen is None else chosen
+    present = {slots.symbols[i] for i in (*slots.species[: slots.n_kept], *placed)}
+    return task, make_reward(_reward_name(reward, present), **(reward_kwargs or {}))
+
+
+def _reward_name(reward: str | None, elements: set[str]) -> str:
+    """What the user wants; by default EMT for the metals that it was made for, and contacts for all else."""
+    if reward == "emt" and (unknown := sorted(elements - set(parameters))):
+        raise InputError(
+            f"reward 'emt' does not know {', '.join(unknown)}; give reward='contacts', which takes all elements, or "
+            "the import path of a calculator for them"
+        )
+    return reward or ("emt" if elements <= EMT_METALS else "contacts")
 
 
 def load_template(template: str, options: Mapping[str, Any] | None = None) -> Atoms:
@@ -92,6 +108,10 @@ def load_template(template: str, options: Mapping[str, Any] | None = None) -> At
     Raises:
         InputError: for a folder, a missing or faulty file, or a name that is neither.
     """
+    if not isinstance(template, str | Path):
+        raise InputError(
+            f"template is {template!r}; give the path of a structure file or one of {', '.join(PROTOTYPES)}"
+        )
     path = Path(template)
     if template in PROTOTYPES:
         return prototype(template, options)
@@ -218,7 +238,7 @@ class CrystalSlotsEnv(StructureEnv):
     | template | "l12" | file (its first structure), or a prototype: sc, fcc, bcc, hcp, diamond, zincblende, rocksalt, cesiumchloride, fluorite, wurtzite, perovskite, l12, l10, rutile |
     | prototype_kwargs | None | formula, a, c (Å) and other arguments of the prototype |
     | supercell | (1, 1, 1) | repetitions of the template along its vectors |
-    | pbc | the template's | periodic axes: one answer, or three |
+    | pbc | the template's | periodic axes: one answer, three, or three letters such as "TTF" |
     | symbols | X and the elements | elements in the order of the species index |
     | free | "positions" | or "species", "both" |
     | action | "fractional" | or "focal" |
@@ -233,7 +253,8 @@ class CrystalSlotsEnv(StructureEnv):
     | windows | from 0.8 of the template's smallest distance | Å, (low, high) of the 1st, 2nd, ... neighbour; placements that keep them are `valid` |
     | on_refusal | "end" | or "skip": the move is lost, the episode goes on |
     | min_reward | the reward's | floor of a step's reward, and what a refused move earns |
-    | reward, reward_kwargs | "emt", None | the judge and its JSON-able arguments |
+    | reward | None | the judge; None: "emt" where only Al, Ni, Cu, Pd, Ag, Pt and Au occur, else "contacts" |
+    | reward_kwargs | None | its JSON-able arguments |
     | render_mode | None | "ansi", "rgb_array", "human" |
 
     ## Version history
@@ -245,17 +266,7 @@ class CrystalSlotsEnv(StructureEnv):
         super().__init__(task, reward, min_reward, render_mode)
 
 
-class CrystalSlotsVectorEnv(StructureVectorEnv):
+class CrystalSlotsVectorEnv(KeywordVectorEnv):
     """`num_envs` episodes of :class:`CrystalSlotsEnv` side by side, with the same arguments."""
 
-    def __init__(
-        self,
-        num_envs: int,
-        *,
-        min_reward: float | None = None,
-        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-        render_mode: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        task, reward = crystal_slots(**kwargs)
-        super().__init__(num_envs, task, reward, min_reward, autoreset_mode, render_mode)
+    build = staticmethod(crystal_slots)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -183,3 +184,25 @@ class StructureVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any
             final[row] = {key: value[row] for key, value in observation.items()}
             info = self._add_info(info, step_info(step, int(row)), int(row))
         return {"final_obs": final, "_final_obs": here, "final_info": info, "_final_info": here.copy()}
+
+
+class KeywordVectorEnv(StructureVectorEnv):
+    """A vector environment made from the keyword arguments of a task.
+
+    Attributes:
+        build: From keyword arguments to task and reward.
+    """
+
+    build: ClassVar[Callable[..., tuple[Task[Any], Reward]]]
+
+    def __init__(
+        self,
+        num_envs: int,
+        *,
+        min_reward: float | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        render_mode: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        task, reward = self.build(**kwargs)
+        super().__init__(num_envs, task, reward, min_reward, autoreset_mode, render_mode)

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 import gymnasium as gym
 from numpy.typing import NDArray
 
-from megen_gym.actions import Placement, Site
+from megen_gym.actions import Placement, Site, SiteChoice
 from megen_gym.periodic import Lattice
 from megen_gym.structure import BoolArray, FloatArray, IntArray, StructureBatch
 
@@ -23,13 +23,13 @@ class Move:
 
     Attributes:
         placement: The decoded actions.
-        placed: An atom was added.
+        placed: An atom was added, and the move is judged by the reward.
         valid: It was added, and keeps the task's windows.
         refused: The guards turned the move down; the structure is as it was.
         stopped: The stop action was taken.
     """
 
-    placement: Placement | Site
+    placement: Placement | Site | SiteChoice
     placed: BoolArray
     valid: BoolArray
     refused: BoolArray

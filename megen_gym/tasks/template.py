@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,7 @@ class Template:
         cls,
         atoms: Atoms,
         *,
-        pbc: bool | Sequence[bool] | None = None,
+        pbc: bool | Sequence[bool] | str | None = None,
         symbols: Sequence[str] | None = None,
         extra: Sequence[str] = (),
         keep: int | Sequence[int] = 0,
@@ -52,7 +52,7 @@ class Template:
 
         Args:
             atoms: The structure; along periodic axes its atoms may lie outside the cell.
-            pbc: Periodic axes, where they differ from those of `atoms`.
+            pbc: Periodic axes, where they differ from those of `atoms`; see :func:`megen_gym.periodic.parse_pbc`.
             symbols: Elements in the order of the species index; by default those of `atoms` and `extra`.
             extra: Elements to know besides those of `atoms`.
             keep: Indices of the atoms that stay, or how many of the first ones.
@@ -143,10 +143,8 @@ def repeated(atoms: Atoms, supercell: Sequence[int]) -> Atoms:
     Raises:
         InputError: for anything but three positive integers.
     """
-    try:
-        counts = tuple(int(n) for n in supercell)
-    except (TypeError, ValueError):
-        counts = ()
-    if len(counts) != 3 or min(counts) < 1:
+    counts = () if isinstance(supercell, str) or not isinstance(supercell, Iterable) else tuple(supercell)
+    whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) and n >= 1 for n in counts)
+    if len(counts) != 3 or not whole:
         raise InputError(f"supercell is {supercell!r}; give three positive integers, e.g. (2, 2, 2)")
     return atoms.repeat(counts) if counts != (1, 1, 1) else atoms

@@ -203,6 +203,19 @@ def test_the_symmetry_of_the_average_is_found_and_respected() -> None:
     assert (kept.rotations[:, 2] == [0, 0, 1]).all()
 
 
+def test_symmetry_is_found_from_few_structures_and_turns_no_length() -> None:
+    system, fractions = disordered(40)
+    anchors, matched, moved = match(system, fractions)
+    assert len(find_symmetry(system, anchors, occupancies(system, matched), moved)) == 64
+    strained = System(system.numbers, np.diag([7.6, 7.65, 16.0]), system.pbc)
+    anchors, matched, moved = match(strained, fractions)
+    found = find_symmetry(strained, anchors, occupancies(strained, matched), moved)
+    assert 16 <= len(found) <= 32
+    for rotation in found.rotations:
+        turn = np.linalg.inv(strained.cell) @ rotation.T @ strained.cell
+        np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-3)
+
+
 def test_statistics_reproduce_the_covariance_of_the_data() -> None:
     system, fractions = disordered(600, rattle=0.02)
     rng = np.random.default_rng(3)

@@ -109,7 +109,7 @@ def test_a_killed_run_goes_on_to_the_bit(tmp_path: Path, preset: str) -> None:
         cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not list(folder.glob("*/resume.safetensors")):
+    while time.monotonic() < deadline and not any(p.read_text().count("\n") > 3 for p in folder.glob("*/losses.csv")):
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -148,6 +148,8 @@ def test_what_cannot_change_on_resuming_is_refused(whole: runs.Run, tmp_path: Pa
         ({"training_data": "missing.extxyz"}, "does not exist"),
         ({"batch_size": 500}, "fewer than a batch of 500; give more structures or --batch_size 30"),
         ({"n_epochs": 0}, "n_epochs is 0; give at least 1"),
+        ({"batch_size": 1}, "batch_size is 1; give at least 2"),
+        ({"msave_dir": "/proc/x"}, "/proc/x"),
         ({"b1": 1.0}, "b1 is 1.0"),
         ({"translate": "ab"}, "translate is 'ab'"),
         ({"pbc": "TT"}, "pbc is 'TT'"),
@@ -164,6 +166,79 @@ def test_wrong_input_is_answered_in_one_sentence(tmp_path: Path, options: dict[s
     assert words in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_warm_start_survives_a_kill_before_the_first_epoch(whole: runs.Run, tmp_path: Path) -> None:
+    options = SMALL | {"dir": tmp_path, "load_generator": whole.path, "n_epochs": 100_000}
+    process = subprocess.Popen(command("train", **options), cwd=ROOT, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list(tmp_path.glob("*/resume.safetensors")):
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    run = runs.newest(tmp_path)
+    tensors, meta = run.load_state()
+    if meta["epoch"]:
+        pytest.skip("the machine trained on before the signal came")
+    for name, tensor in load_gan(whole.path)[0].average.state_dict().items():
+        assert torch.equal(tensor, tensors[f"generator.{name}"]), name
+    assert not (run.path / "weights.safetensors").exists()
+
+
+def test_sigterm_stops_as_ctrl_c_does(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command("train", **(SMALL | {"dir": tmp_path, "n_epochs": 100_000})),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list(tmp_path.glob("*/losses.csv")):
+        time.sleep(0.05)
+    process.terminate()
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"--dir {tmp_path} --resume {runs.newest(tmp_path).id}" in said
+
+
+def test_weights_of_an_epoch_that_was_not_judged_are_whole(tmp_path: Path) -> None:
+    run = train(small(tmp_path, n_epochs=4, eval_freq=100, msave_freq=2))
+    chosen = {"run": str(run.path), "n_struc": 60, "progress": False}
+    spread = {}
+    for name in ("weights_2", "weights_3"):
+        file = str(tmp_path / f"{name}.extxyz")
+        generate(GenerateSettings(**chosen, weights=f"model_saves/{name}.safetensors", write_fname=file))  # type: ignore[arg-type]
+        made = StructureBatch.from_atoms(read_structures(file))
+        lattice = load_gan(run.path)[0].system.lattice
+        spread[name] = lattice.minimum_image(made.positions[:, :4] - made.positions[:1, :4]).std()
+    assert 0.5 < spread["weights_2"] / spread["weights_3"] < 2
+    by_file = GenerateSettings(
+        load_generator=str(run.path / "model_saves" / "weights_2.safetensors"), n_struc=60, progress=False,
+        write_fname=str(tmp_path / "by_file.extxyz"),
+    )  # fmt: skip
+    first, second = (read_structures(path) for path in (generate(by_file), tmp_path / "weights_2.extxyz"))
+    np.testing.assert_array_equal(first[0].positions, second[0].positions)
+
+
+def test_weights_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    torch.save([1, 2], tmp_path / "list.pt")
+    (tmp_path / "empty.pt").write_bytes(b"")
+    (tmp_path / "text.pt").write_text("not weights at all")
+    (tmp_path / "torn.safetensors").write_bytes(b"\x10\x00")
+    for name in ("list.pt", "empty.pt", "text.pt", "torn.safetensors"):
+        with pytest.raises(SystemExit):
+            train(small(tmp_path / "runs", load_generator=str(tmp_path / name)))
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_other_elements_are_other_data(whole: runs.Run, tmp_path: Path) -> None:
+    renamed = read(DATA, ":")
+    for atoms in renamed:
+        atoms.symbols[atoms.symbols == "Au"] = "Ag"
+    write(tmp_path / "ag.extxyz", renamed, format="extxyz")
+    done = call("train", dir=whole.path.parent, resume=whole.id, training_data=tmp_path / "ag.extxyz", n_epochs=5)
+    assert done.returncode == 2
+    assert "does not hold the structures that run" in done.stderr
 
 
 def test_weights_of_another_run_can_be_started_from(whole: runs.Run, tmp_path: Path) -> None:
@@ -223,6 +298,7 @@ def test_generating_with_wrong_input(whole: runs.Run, tmp_path: Path) -> None:
     for options, words in (
         ({"ref_struc": tmp_path / "wrong.extxyz"}, "has the cell"),
         ({"n_struc": 0}, "n_struc is 0"),
+        ({"threads": 0}, "threads is 0"),
         ({"latent_dim": 65}, "latent_dim is 65"),
         ({"run": "unknown"}, "no run 'unknown'"),
         ({"write_fname": "gen.pdf"}, "gen.pdf"),
@@ -273,7 +349,7 @@ def test_kept_atoms_stay_and_the_generator_gives_way(gan: GAN) -> None:
 
 
 def test_another_crystal_is_refused(gan: GAN) -> None:
-    with pytest.raises(InputError, match="another cell or composition than the model, which makes Cu8Au8"):
+    with pytest.raises(InputError, match="another cell, periodicity or composition than the model, which makes Cu8Au8"):
         CryinGANPolicy(gan, gym.make("CrystalSlots-v0", template="l12"))
     with pytest.raises(InputError, match="actions are places in a cell"):
         CryinGANPolicy(gan, gym.make("CrystalSlots-v0", **(ENV | {"free": "species"})))
@@ -309,8 +385,12 @@ def test_the_critics_score_real_structures_around_zero(whole: runs.Run) -> None:
     assert not reward(empty, part).value.any()
     random = batch.positions + np.random.default_rng(1).normal(scale=0.5, size=batch.positions.shape)
     noisy = StructureBatch(random, batch.species, batch.symbols, batch.cell, batch.pbc)
-    assert reward(empty, noisy).value.mean() < score.mean() - 0.3
-    gated = make_reward("discriminator", run=str(whole.path), worst=-7.0, min_distance=2.0)
+    ungated = make_reward("discriminator", run=str(whole.path), min_distance=0.0)
+    assert ungated(empty, noisy).value.mean() < score.mean() - 0.3
+    assert ungated(empty, noisy).value.max() <= 3.0
+    gated = make_reward("discriminator", run=str(whole.path), worst=-7.0)
+    assert gated.min_distance == pytest.approx(load_gan(whole.path)[0].valid_distance)
+    assert 1.7 < gated.min_distance < 2.2
     close = np.array(batch.positions)
     close[:, 1] = close[:, 0] + [0.5, 0, 0]
     crowded = StructureBatch(close, batch.species, batch.symbols, batch.cell, batch.pbc)

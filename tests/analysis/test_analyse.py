@@ -209,6 +209,40 @@ def test_bad_input_is_one_sentence(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_refused_before_any_work(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    for options, message in (
+        ({"seed": -1}, "seed -1, .*give a seed of 0 or more"),
+        ({"n_reps": 0}, "1 resample or more"),
+        ({"conf_level": 95}, "confidence between 0 and 1"),
+        ({"out": tmp_path / "file"}, "file cannot be a folder to write to"),
+        ({"out": Path("/proc/x")}, "/proc/x cannot be a folder to write to"),
+    ):
+        with pytest.raises(InputError, match=message):
+            analyse(BUNDLED, BUNDLED, **(QUICK | options))
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_sites_in_another_cell_are_named(tmp_path):
+    sites = read_structures(BUNDLED)[0]
+    sites.set_cell(sites.cell.array + np.diag([0.0, 0.0, 3.0]))
+    sites.pbc = False
+    write_structures(tmp_path / "sites.extxyz", [sites])
+    with pytest.raises(InputError, match=r"structure 0 has the cell .* the lattice sites have .*16.61"):
+        analyse(BUNDLED, BUNDLED, sites=tmp_path / "sites.extxyz", **QUICK)
+
+
+def test_files_come_first():
+    for words in (
+        ["--progress", "false", "a.xyz"],
+        ["--seed=1", "a.xyz", "--axis", "1"],
+        ["b.xyz", "--seed", "-1", "a"],
+    ):
+        with pytest.raises(InputError, match=r"'a(\.xyz)?' stands after an option .* put files first"):
+            named(words, ["generated", "reference"])
+    assert named(["a", "--seed", "-1", "--help"], ["generated"])[1:] == ["--seed", "-1", "--help"]
+
+
 def test_commands(capsys):
     main([])
     assert "analyse" in capsys.readouterr().out

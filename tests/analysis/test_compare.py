@@ -188,6 +188,53 @@ def shorter(atoms: Atoms) -> None:
     del atoms[-1]
 
 
+def bulk_halves(shift: float) -> tuple[StructureBatch, StructureBatch]:
+    """Two halves of a warm crystal whose first layer lies at the height `shift`."""
+    made = []
+    for seed in range(40):
+        atoms = bulk("Cu", cubic=True).repeat((2, 2, 2))
+        atoms.rattle(0.1, seed=seed)
+        atoms.positions[:, 2] += shift
+        made.append(atoms)
+    whole = StructureBatch.from_atoms(made)
+    return whole[:20], whole[20:]
+
+
+def test_heights_do_not_depend_on_where_the_cell_begins():
+    scores = [quick_score(first, Reference(second))["w1_height"] for first, second in map(bulk_halves, (0, 0.7, 1, 5))]
+    assert 0 < scores[0] < 0.03
+    np.testing.assert_allclose(scores, scores[0], atol=1e-9)
+    rows = [compare(*bulk_halves(shift), soap=False, reps=2)["W1 height Cu"] for shift in (0, 1)]
+    assert rows[0].value == pytest.approx(scores[0])
+    assert rows[0].floor == pytest.approx(rows[1].floor, abs=1e-9)
+
+
+def test_both_sets_are_cut_at_the_same_height():
+    first, second = bulk_halves(0)
+    alone = Ensemble(first[:1])
+    assert quick_score(alone, Reference(second)) == quick_score(first[:1], Reference(second))
+
+
+def test_heights_of_a_slab_are_those_in_its_cell(batch):
+    reference = Reference(batch)
+    inside = batch.positions[:, :, 2] % batch.cell[0, 2, 2]
+    assert abs(reference.cut(2)) < 0.05
+    found = np.concatenate(reference.heights(2), axis=1)
+    np.testing.assert_allclose(np.sort(found, axis=1), np.sort(inside, axis=1), atol=1e-9)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs the shared reference")
+def test_heights_of_the_large_slab_are_those_in_its_cell():
+    whole = StructureBatch.from_atoms(read_structures(SHARED)[:100])
+    reference = Reference(whole[:50])
+    rough = moved(whole[50:], np.random.default_rng(0).normal(0, 0.3, whole[50:].positions.shape))
+    other = reference.ensemble(rough)
+    for index, columns in enumerate(reference.columns):
+        plain = [np.asarray(e.batch.positions[:, columns, 2] % e.batch.cell[0, 2, 2]) for e in (other, reference)]
+        value = quick_score(other, reference)[f"w1_height_{reference.elements[index]}"]
+        assert value == pytest.approx(wasserstein(*plain), abs=1e-9)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

@@ -31,8 +31,11 @@ from megen_gym.envs.sb3 import SB3VecEnv
 from megen_gym.envs.vector import make_vec
 from megen_gym.errors import InputError
 from megen_gym.periodic import Lattice
+from megen_gym.prototypes import PROTOTYPES
 from megen_gym.rewards import make_reward
+from megen_gym.rewards.calculator import CalculatorReward
 from megen_gym.rewards.novelty import NoveltyReward
+from megen_gym.rewards.penalties import ContactReward
 from megen_gym.rollout import rollout, structures_of
 from megen_gym.structure import StructureBatch
 
@@ -156,6 +159,21 @@ def test_novelty_knows_a_supercell_and_a_slab() -> None:
     np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-9)
     np.testing.assert_allclose(vectors[2], vectors[3], atol=1e-9)
     assert np.abs(vectors[0] - vectors[2]).max() > 0.01
+
+
+@pytest.mark.parametrize("template", PROTOTYPES)
+def test_every_prototype_plays_by_default(template: str) -> None:
+    env = make_vec(ID, 1, template=template)
+    expected = CalculatorReward if template in ("fcc", "l10", "l12") else ContactReward
+    assert isinstance(env.engine.reward, expected)
+    played = rollout(RandomValid(env.task, seed=0, tries=64), env, 1, seed=0)
+    assert np.isfinite(played.episode_return).all()
+
+
+def test_the_default_reward_goes_by_what_is_placed() -> None:
+    free = {"template": "hcp", "free": "species", "composition": "free", "elements": "Cu,Ag"}
+    assert isinstance(make_vec(ID, 1, **free).engine.reward, CalculatorReward)
+    assert isinstance(make_vec(ID, 1, **free, keep=1).engine.reward, ContactReward)
 
 
 def test_distance_reward_refuses_cells() -> None:

@@ -244,6 +244,11 @@ def test_pure_functions_leave_their_input() -> None:
         np.testing.assert_array_equal(getattr(state, name), value)
 
 
+def test_periodic_axes_by_letters() -> None:
+    assert task_of(pbc="TTF").lattice.pbc == (True, True, False)
+    assert task_of(pbc="FFF").lattice.pbc == (False, False, False)
+
+
 @pytest.mark.parametrize(
     ("kwargs", "sentence"),
     [
@@ -276,7 +281,27 @@ def test_pure_functions_leave_their_input() -> None:
         ({"supercell": 2}, "three positive integers"),
         ({"stop": True}, "belong to action='focal'"),
         ({"on_refusal": "shrug"}, "give 'end' or 'skip'"),
-        ({"pbc": (True, False)}, "three booleans"),
+        ({"supercell": "222"}, "supercell is '222'; give three positive integers"),
+        ({"supercell": (2, 1.5, 1)}, "three positive integers"),
+        ({"pbc": (True, False)}, "pbc is .* three of them"),
+        ({"pbc": ["T", "T", "F"]}, "three letters such as 'TTF'"),
+        ({"template": None}, "template is None; give the path"),
+        ({"windows": "x"}, "windows is 'x'; give pairs"),
+        ({"windows": (2.3, 3.1)}, "windows is .*; give pairs"),
+        ({"windows": 2.3}, "windows is .*; give pairs"),
+        ({"min_distance": "a"}, "min_distance is 'a'; give a distance"),
+        ({"min_distance": float("nan")}, "min_distance is nan; give a distance"),
+        ({"action": "focal", "max_distance": "a"}, "max_distance is 'a'"),
+        ({"action": "focal", "distance_range": (1,)}, "distance_range is .*; give .shortest, longest"),
+        ({"action": "focal", "distance_range": (3, 1)}, "distance_range is .3, 1.*0 < shortest < longest"),
+        ({"action": "focal", "distance_range": "ab"}, "distance_range is 'ab'"),
+        ({"template": "fcc", "prototype_kwargs": {"a": -3}}, "a of the prototype 'fcc' is -3; give a positive"),
+        ({"prototype_kwargs": {"a": -3}}, "a of the prototype 'l12' is -3"),
+        ({"prototype_kwargs": {"a": "x"}}, "is 'x'; give a positive"),
+        ({"prototype_kwargs": {"formula": "Xx"}}, "unknown element 'Xx'"),
+        ({"template": "fcc", "prototype_kwargs": {"formula": "Xx"}}, "unknown element 'Xx'"),
+        ({"template": "fcc", "prototype_kwargs": {"formula": "C("}}, "cannot be read; write it like Cu"),
+        ({"template": "hcp", "reward": "emt"}, "'emt' does not know Mg; give reward='contacts'"),
         ({"reward": "emu"}, "did you mean 'emt'"),
     ],
 )
