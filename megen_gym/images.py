@@ -9,10 +9,11 @@ from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
-from ase.geometry import complete_cell, minkowski_reduce
+from ase.geometry import complete_cell
 
 from megen_gym.actions import Array, namespace
 from megen_gym.errors import InputError
+from megen_gym.reduction import reduced
 from megen_gym.structure import FloatArray, IntArray
 
 CHUNK = 1 << 21
@@ -37,7 +38,7 @@ class Images:
     """
 
     def __init__(self, vectors: FloatArray) -> None:
-        self.basis = _reduce(vectors)
+        self.basis = reduced(vectors[None])[0]
         self.dual = np.linalg.pinv(self.basis) if len(vectors) else np.zeros((3, 0))
         self.spacing = 1 / np.linalg.norm(self.dual, axis=0)
         self.frame = _complete(self.basis)
@@ -203,15 +204,6 @@ def _complete(basis: FloatArray) -> FloatArray:
     cell = np.zeros((3, 3))
     cell[: len(basis)] = basis
     return np.asarray(complete_cell(cell))
-
-
-def _reduce(vectors: FloatArray) -> FloatArray:
-    """The Minkowski-reduced basis (P, 3) of the lattice of the rows (P, 3)."""
-    axes = len(vectors)
-    if axes < 2:
-        return vectors
-    _, operation = minkowski_reduce(_complete(vectors), np.arange(3) < axes)
-    return np.asarray(operation[:axes, :axes] @ vectors)
 
 
 def _relevant(basis: FloatArray) -> FloatArray:

@@ -174,11 +174,18 @@ class LatticeRange:
         parameters[:, :3] *= a[:, None]
         return parameters
 
-    def encode(self, parameters: FloatArray, family: IntArray, fewest: IntArray, most: IntArray) -> FloatArray:
+    def encode(
+        self, parameters: FloatArray, family: IntArray, fewest: IntArray, most: IntArray, clip: bool = False
+    ) -> FloatArray:
         """(B, 6) the numbers that :meth:`decode` makes `parameters` (B, 6) of; 0 for those that do not count.
 
+        Args:
+            parameters: Å and degrees.
+            family, fewest, most: As in :meth:`decode`.
+            clip: Take the nearest numbers for parameters outside the range.
+
         Raises:
-            InputError: for parameters outside the range.
+            InputError: for parameters outside the range, unless they are clipped.
         """
         whole = completed(parameters, family)
         full = fullness(whole[:, 3:])
@@ -195,6 +202,8 @@ class LatticeRange:
                 1,
             )
         numbers = np.where(FREE[family], numbers, 0.0)
+        if clip:
+            return np.asarray(np.clip(np.nan_to_num(numbers), -1.0, 1.0))
         outside = ~((np.abs(numbers) <= 1 + 1e-6).all(1) & (full >= FLATTEST - 1e-6))
         if outside.any():
             row = int(outside.argmax())

@@ -216,7 +216,7 @@ def space_group(name: int | str) -> SpaceGroup:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without spglib's notice, at every call, that its errors will become exceptions."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -239,7 +239,7 @@ def _settings() -> tuple[int, ...]:
 def _symbols() -> tuple[str, ...]:
     import spglib
 
-    with _quiet():
+    with quiet():
         types = [spglib.get_spacegroup_type(setting) for setting in _settings()]
     return ("", *(str(kind.international_short) for kind in types if kind is not None))
 
@@ -257,7 +257,7 @@ def wyckoff_table() -> WyckoffTable:
     multiplicity = np.array([int(row["multiplicity"]) for row in rows])
     count = np.bincount(group, minlength=231)
     first = np.concatenate([[0], np.cumsum(count)[:-1]])
-    with _quiet():
+    with quiet():
         found = [spglib.get_symmetry_from_database(setting) for setting in _settings()]
     rotations = [np.asarray(one["rotations"], dtype=np.int64) for one in found if one is not None]
     translations = [np.asarray(one["translations"], dtype=np.float64) for one in found if one is not None]

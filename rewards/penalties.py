@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from ase.data import covalent_radii
 
 from megen_gym.errors import InputError
-from megen_gym.periodic import lattice_of
+from megen_gym.near import within
 from megen_gym.rewards.base import Known, Outcome, Reward
-from megen_gym.structure import BoolArray, FloatArray, StructureBatch
+from megen_gym.structure import BoolArray, FloatArray, IntArray, StructureBatch
 
 CLASH = 0.85
 """Atoms closer than this times the sum of their covalent radii touch (Ga-Ga: 2.07 Å)."""
@@ -25,39 +27,40 @@ def placed(before: StructureBatch, after: StructureBatch) -> BoolArray:
     return after.n_atoms > before.n_atoms
 
 
-def new_distances(after: StructureBatch, reach: float = np.inf) -> tuple[FloatArray, FloatArray]:
-    """Distances of the last atom of each structure to the others and their periodic images.
+class Neighbours(NamedTuple):
+    """What the last atoms of B structures have around them, one entry per neighbour.
+
+    Attributes:
+        structure: (E,) the structure.
+        distance: (E,) Å.
+        radii: (E,) Å, sum of the covalent radii of both atoms.
+    """
+
+    structure: IntArray
+    distance: FloatArray
+    radii: FloatArray
+
+
+def new_neighbours(after: StructureBatch, reach: float = np.inf) -> Neighbours:
+    """The other atoms, and the periodic images of all, that are nearer than `reach` to the last atom of each structure.
 
     Args:
-        after: The structures.
-        reach: Å; up to here every image is seen.
-
-    Returns:
-        (B, N, I) Å, infinite where there is no other atom, and (B, N, 1) Å sum of the covalent radii; I = 1 for
-        clusters, as many as `reach` needs for periodic structures, thin cells included.
+        after: The structures, whose cells may all be different.
+        reach: Å.
 
     Raises:
-        InputError: for an infinite reach where structures are periodic.
+        InputError: for an infinite reach where structures are periodic, and for cells that span no volume.
     """
-    batch, width = np.arange(len(after)), after.species.shape[1]
-    last = np.maximum(after.n_atoms - 1, 0)
-    delta = (after.positions - after.positions[batch, last][:, None]).astype(np.float64)
-    if after.cell is None or not any(after.pbc):
-        distances = np.sqrt((delta**2).sum(-1))[..., None]
-    else:
-        cells, which = np.unique(np.asarray(after.cell, dtype=np.float64), axis=0, return_inverse=True)
-        parts = []
-        for number, cell in enumerate(cells):
-            rows = np.flatnonzero(which.reshape(-1) == number)
-            images = lattice_of(cell.tobytes(), after.pbc).images(delta[rows], reach)
-            parts.append((rows, np.linalg.norm(images, axis=-1)))
-        distances = np.full((*after.species.shape, max((part.shape[-1] for _, part in parts), default=1)), np.inf)
-        for rows, part in parts:
-            distances[rows, :, : part.shape[-1]] = part
-    distances[~after.mask] = np.inf
-    distances[batch, last, 0] = np.inf  # the atom itself; its images stay
-    radii = np.where(after.mask, covalent_radii[after.numbers], 0.0)
-    return distances, (radii + radii[batch, last][:, None]).reshape(len(after), width, 1)
+    structure, atom = np.nonzero(after.mask)
+    last = np.maximum(after.n_atoms - 1, 0)[structure]
+    positions = after.positions.astype(np.float64, copy=False)
+    vectors = positions[structure, atom] - positions[structure, last]
+    cells = np.zeros((len(after), 3, 3)) if after.cell is None else after.cell
+    pbc = (False, False, False) if after.cell is None else after.pbc
+    index, distance = within(cells, pbc, structure, vectors, atom == last, reach)
+    found, numbers = structure[index], after.numbers
+    radii = covalent_radii[numbers[found, atom[index]]] + covalent_radii[numbers[found, last[index]]]
+    return Neighbours(found, distance, radii)
 
 
 class ContactReward(Reward):
@@ -103,16 +106,17 @@ class ContactReward(Reward):
     def __call__(self, before: StructureBatch, after: StructureBatch, known: Known | None = None) -> Outcome:
         largest = 2.0 * covalent_radii[after.numbers].max(initial=0.0)
         bond_reach = (self.bond_distance or BOND * largest) + SOFT if self.neighbour else 0.0
-        distances, radii = new_distances(after, max(self.cutoff or CLASH * largest, bond_reach))
-        clash = np.maximum(radii * CLASH if self.cutoff is None else self.cutoff, 1e-9)
+        near = new_neighbours(after, max(self.cutoff or CLASH * largest, bond_reach))
+        clash = np.maximum(near.radii * CLASH if self.cutoff is None else self.cutoff, 1e-9)
         new = placed(before, after)
-        contacts = -self.strength * (np.clip(1.0 - distances / clash, 0.0, None) ** 2).sum((1, 2)) * new
-        terms = {"overlap": contacts}
+        overlap = np.clip(1.0 - near.distance / clash, 0.0, None) ** 2
+        contacts = -self.strength * np.bincount(near.structure, overlap, len(after)) * new
+        terms: dict[str, FloatArray] = {"overlap": contacts}
         value = contacts
         if self.neighbour:
-            bond = radii * BOND if self.bond_distance is None else self.bond_distance
-            fade = 0.5 * (1.0 + np.cos(np.pi * np.clip((distances - bond) / SOFT, 0.0, 1.0)))
-            count = fade.sum((1, 2)) * new
+            bond = near.radii * BOND if self.bond_distance is None else self.bond_distance
+            fade = 0.5 * (1.0 + np.cos(np.pi * np.clip((near.distance - bond) / SOFT, 0.0, 1.0)))
+            count = 1.0 * np.bincount(near.structure, fade, len(after)) * new
             terms["neighbours"] = count
             value = value + self.neighbour * np.minimum(count, self.max_neighbours)
         return Outcome(value, terms)
@@ -161,7 +165,9 @@ class DistanceReward(Reward):
         terms = {"centroid_distance": distance}
         value = -self.coef * distance
         if self.max_solo is not None:
-            nearest = np.where(rated, new_distances(after)[0].min((1, 2)), 0.0)
-            terms["solo_distance"] = np.maximum(nearest - self.max_solo, 0.0)
+            near = new_neighbours(after)
+            nearest: FloatArray = np.full(len(after), np.inf)
+            np.minimum.at(nearest, near.structure, near.distance)
+            terms["solo_distance"] = np.maximum(np.where(rated, nearest, 0.0) - self.max_solo, 0.0)
             value = value - self.solo_coef * terms["solo_distance"]
         return Outcome(value, terms)

@@ -19,6 +19,7 @@ from megen_gym.rewards.base import Reward
 from megen_gym.structure import check_symbols
 from megen_gym.tasks.base import Task
 from megen_gym.tasks.reach import Goals
+from megen_gym.tasks.start import Sites, Start
 from megen_gym.tasks.wyckoff import WyckoffTask
 from megen_gym.wyckoff import SpaceGroup, space_group
 
@@ -38,6 +39,8 @@ def crystal_wyckoff(
     angle_range: Sequence[float] = (40.0, 140.0),
     min_distance: float | None = None,
     on_refusal: Literal["end", "skip"] = "end",
+    start: Sites | None = None,
+    start_lattice: Sequence[float] | None = None,
     reward: str = "contacts",
     reward_kwargs: Mapping[str, Any] | None = None,
 ) -> tuple[Task[Any], Reward]:
@@ -71,6 +74,7 @@ def crystal_wyckoff(
         min_distance=min_distance,
         draw=draw,
         on_refusal=on_refusal,
+        start=Start.read(start, start_lattice),
     )
     return task, make_reward(reward, **(reward_kwargs or {}))
 
@@ -167,7 +171,13 @@ class CrystalWyckoffEnv(StructureEnv):
     the same surroundings. A refused move earns `min_reward`, or what the reward sets for it.
 
     ## Starting state
-    No sites, no lattice.
+    No sites, no lattice; or the list of sites in `start`, which every episode goes on with: letters only from its last
+    one on, and only sites after which the composition can be completed. Each site is a letter, an element and up to
+    three coordinates of the position's representative, missing ones 0 where they are free ("a Ba; e O 1/2 0 0.1"). With
+    `start_lattice` the lattice is there too, and the first step already adds a site. All `spacegroup` must have them.
+
+    Nobody is paid for what is there at the start: a reward sees it as the crystal that the first site is added to. With
+    the lattice last there is no crystal before the lattice, and the whole one is judged.
 
     ## Episode end
     *Terminated* when the list has ended and the lattice is set, or a move is refused (with ``on_refusal="end"``): atoms
@@ -176,7 +186,8 @@ class CrystalWyckoffEnv(StructureEnv):
 
     ## Info
     As :class:`megen_gym.envs.clusters.ClusterEnv`: `placed` (atoms were added and judged), `valid` (a site or a lattice
-    was accepted), `refused`, `stopped`, `all_valid`, `n_start`, the terms of the reward, `error`.
+    was accepted), `refused`, `stopped`, `all_valid`, `n_start` (atoms of a start that has a lattice), the terms of the
+    reward, `error`.
 
     ## Arguments
     | name | default | meaning |
@@ -194,6 +205,8 @@ class CrystalWyckoffEnv(StructureEnv):
     | angle_range | (40, 140) | degrees, of those that are free |
     | min_distance | smallest covalent radius | Å, guard: atoms nearer than this are refused; 0 switches it off |
     | on_refusal | "end" | or "skip": the move is lost, the episode goes on |
+    | start | None | sites that are there from the start: "a Ba 0 0 0; b Ti", or a list of such sites |
+    | start_lattice | None | and (lattice first) their lattice: a, b, c, alpha, beta, gamma, or the free ones of them |
     | min_reward | the reward's | floor of a step's reward, and what a refused move earns |
     | reward, reward_kwargs | "contacts", None | the judge and its JSON-able arguments |
     | render_mode | None | "ansi", "rgb_array", "human" |

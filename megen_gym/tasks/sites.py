@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -87,3 +87,8 @@ def appended(state: WyckoffState, orbit: FloatArray, mask: BoolArray, element: I
     fractions[row, state.n_atoms[row] + atom] = orbit[row, atom]
     species[row, state.n_atoms[row] + atom] = element[row]
     return fractions, species
+
+
+def rows_of(state: WyckoffState, rows: IntArray) -> WyckoffState:
+    """The crystals of `rows` (B,), copied."""
+    return WyckoffState(**{field.name: getattr(state, field.name)[rows] for field in fields(state)})

@@ -15,12 +15,14 @@ from megen_gym.lattices import LatticeRange, cells_of, family_of
 from megen_gym.periodic import Lattice
 from megen_gym.structure import BoolArray, FloatArray, IntArray, StructureBatch
 from megen_gym.tasks.base import Move, Observation
-from megen_gym.tasks.contacts import apart
+from megen_gym.tasks.contacts import PERIODIC, apart
 from megen_gym.tasks.reach import Goals, Reach
-from megen_gym.tasks.sites import SiteProposal, WyckoffState, appended
+from megen_gym.tasks.sites import SiteProposal, WyckoffState, appended, rows_of
+from megen_gym.tasks.start import Start
 from megen_gym.wyckoff import LETTERS, SpaceGroup, wyckoff_table
 
-PERIODIC = (True, True, True)
+ONE_PLACE = 1e-3
+"""Parts of the cell; start sites as near as this are in one place in any lattice."""
 
 
 class WyckoffTask:
@@ -37,6 +39,7 @@ class WyckoffTask:
         min_distance: Å, guard: atoms nearer than this are refused; 0 switches it off.
         draw: Groups in turn ("cycle"), or a "random" one for each episode.
         on_refusal: "end" the episode at a refused move, or "skip" the move.
+        start: Sites, and with the lattice first also a lattice, that every episode begins with.
     """
 
     lattice: Lattice | None = None
@@ -55,6 +58,7 @@ class WyckoffTask:
         min_distance: float = 0.5,
         draw: Literal["cycle", "random"] = "cycle",
         on_refusal: Literal["end", "skip"] = "end",
+        start: Start | None = None,
     ) -> None:
         for name, value, known in (
             ("lattice", lattice, ("first", "last")),
@@ -73,6 +77,8 @@ class WyckoffTask:
         self._numbers = np.array([group.number for group in self.groups])
         self._family = family_of(self._numbers)
         self._position = wyckoff_table().first[self._numbers]
+        self._possible, self._extremes = self.reach.possible, (self.reach.fewest_atoms, self.reach.most_atoms)
+        self._begin = self._started(start or Start())
         self.max_steps = (n_max + 2) * (1 if on_refusal == "end" else 4)
         self.codec = WyckoffCodec(len(LETTERS), len(symbols))
         self.action_space = gym.spaces.Box(-1.0, 1.0, (self.codec.size,), np.float32)
@@ -110,9 +116,9 @@ class WyckoffTask:
         return np.asarray(mask)
 
     def initial(self, uniform: FloatArray, episode: IntArray) -> WyckoffState:
-        """An empty list and no lattice; see :class:`megen_gym.tasks.base.Task`."""
+        """The sites and the lattice of the start, if any; see :class:`megen_gym.tasks.base.Task`."""
         group = (uniform[:, 0] * len(self.groups)).astype(np.int64) if self.random else episode % len(self.groups)
-        return self._empty(group)
+        return rows_of(self._begin, group)
 
     def propose(self, state: WyckoffState, action: FloatArray) -> SiteProposal:
         """What `action` means in `state`, judged by the guard; nothing is changed."""
@@ -153,7 +159,7 @@ class WyckoffTask:
             over=state.over | (refused if self.on_refusal == "end" else False),
         )
         if self.first and sets.any():
-            layers = self.reach.layers_for(np.linalg.det(cell), self.bounds.volume) & self.reach.possible[state.group]
+            layers = self.reach.layers_for(np.linalg.det(cell), self.bounds.volume) & self._possible[state.group]
             new = replace(new, layers=np.where(sets[:, None], layers, state.layers))
         new = self._masked(new)
         placed = filled if self.first else sets
@@ -209,34 +215,30 @@ class WyckoffTask:
         )
         if self.first:
             layers = self.reach.layers_for(np.linalg.det(state.cell), self.bounds.volume)
-            state = replace(state, layers=layers & self.reach.possible[group] & has[:, None])
+            state = replace(state, layers=layers & self._possible[group] & has[:, None])
+        letters, elements = (observation[key].astype(np.int64) for key in ("site_letters", "site_elements"))
         coordinates = observation["site_coordinates"].reshape(size, -1, 3).astype(np.float64)
-        for site in range(self.n_max):
-            filled = observation["site_letters"][:, site] > 0
-            if not filled.any():
-                break
-            letter = np.where(filled, observation["site_letters"][:, site].astype(np.int64) - 1, 0)
-            element = observation["site_elements"][:, site].astype(np.int64)
-            orbit, mask = wyckoff_table().expand(self._position[group] + letter, coordinates[:, site])
-            choice = SiteChoice(letter, element, coordinates[:, site], np.zeros((size, 6)))
-            none = np.zeros(size, dtype=bool)
-            made = SiteProposal(choice, lattice, orbit, mask & filled[:, None], none, none, filled)
-            state = self._filled(state, made, filled)
+        state = self._listed(state, letters - 1, elements, coordinates)
         ended = observation["lattice_next"][:, 0] > 0
         return self._masked(replace(state, listed=ended & (not self.first)))
 
-    def lattice_numbers(self, state: WyckoffState, parameters: FloatArray) -> FloatArray:
+    def lattice_numbers(self, state: WyckoffState, parameters: FloatArray, clip: bool = False) -> FloatArray:
         """(B, 6) the part of an action that sets lattices with `parameters` (B, 6) Å and degrees in `state`.
 
         Raises:
-            InputError: for a lattice outside the task's ranges.
+            InputError: for a lattice outside the task's ranges, unless it is clipped to them.
         """
-        return self.bounds.encode(parameters, self._family[state.group], *self._sizes(state.group, state.n_atoms))
+        return self.bounds.encode(parameters, self._family[state.group], *self._sizes(state.group, state.n_atoms), clip)
+
+    def volume_span(self, state: WyckoffState) -> tuple[FloatArray, FloatArray]:
+        """(B,) Å³, smallest and largest volume that the first lattice number of an action stands for in `state`."""
+        fewest, most = self._sizes(state.group, state.n_atoms)
+        return self.bounds.volume[0] * fewest, self.bounds.volume[1] * most
 
     def _sizes(self, group: IntArray, n_atoms: IntArray) -> tuple[IntArray, IntArray]:
         """(B,) atoms that the smallest and the largest volume are meant for."""
         if self.first:
-            return self.reach.fewest_atoms[group], self.reach.most_atoms[group]
+            return self._extremes[0][group], self._extremes[1][group]
         return np.maximum(n_atoms, 1), np.maximum(n_atoms, 1)
 
     def _empty(self, group: IntArray) -> WyckoffState:
@@ -267,6 +269,41 @@ class WyckoffTask:
         )
         return self._masked(state)
 
+    def _started(self, start: Start) -> WyckoffState:
+        """(G,) the state that episodes of each group begin with; volumes and goals are limited to what it leaves."""
+        groups = np.arange(len(self.groups))
+        state = self._empty(groups)
+        if not start.sites and not start.lattice:
+            return state
+        if start.lattice and not self.first:
+            raise InputError("start_lattice was given with lattice='last'; give lattice='first' too, or leave it out")
+        letters, elements, coordinates = start.checked(self.groups, self.symbols, self.n_max)
+        self._check_atoms(letters, elements)
+        size = (len(groups), 1)
+        state = self._listed(state, np.tile(letters, size), np.tile(elements, size), np.tile(coordinates, (*size, 1)))
+        self._limit(state)
+        cells, limit = state.cell, ONE_PLACE  # parts of the cell, as long as there is no lattice
+        if start.lattice:
+            lattice, limit = start.parameters(self.groups), self.min_distance
+            self.bounds.encode(lattice, self._family, *self._extremes)
+            cells = cells_of(lattice)
+            volume = np.linalg.det(cells)
+            layers = self.reach.layers_for(volume, self.bounds.volume) & self._possible
+            state = replace(state, lattice=lattice, cell=cells, has_lattice=groups >= 0, layers=layers)
+            if not layers.any(1).all():
+                raise InputError(
+                    f"start_lattice has {volume[layers.any(1).argmin()]:.1f} Å³, but no crystal that the start leaves "
+                    f"has volume_range {self.bounds.volume} Å³ per atom in it; change the lattice or volume_range"
+                )
+        own, points = self._site_atoms(state)
+        if self.min_distance > 0 and not apart(cells, points, own, state.fractions, state.species > 0, limit).all():
+            near = f"nearer than min_distance {limit} Å to one another or an image" if start.lattice else "in one place"
+            raise InputError(f"the atoms of the start are {near}; move or leave out sites, or lower min_distance")
+        state = self._masked(state)
+        if self.terminal(state).any():
+            raise InputError("the start is a complete crystal with its lattice; leave something for the episode to do")
+        return state
+
     def _masked(self, state: WyckoffState) -> WyckoffState:
         """`state` with its masks; a list that nothing can follow has ended."""
         left = self.n_max - state.n_sites
@@ -275,6 +312,56 @@ class WyckoffTask:
         open_ = open_ & writing[:, None, None]
         ended = writing & ~open_.any((1, 2))
         return replace(state, open=open_, may_stop=may_stop & writing & ~ended, listed=state.listed | ended)
+
+    def _check_atoms(self, letters: IntArray, elements: IntArray) -> None:
+        """Refuse a start with more atoms of an element than any goal has."""
+        axis = self.goals.axis[elements]
+        counts = np.zeros((len(self.groups), len(self.reach.most)), dtype=np.int64)
+        for site in np.flatnonzero(axis >= 0):
+            counts[:, axis[site]] += self.reach.multiplicity[:, letters[site]]
+        if (axis < 0).any() or (counts > self.reach.most).any():
+            alien = (axis < 0) | (counts > self.reach.most).any(0)[axis]
+            name = self.symbols[elements[int(alien.argmax())]]
+            raise InputError(
+                f"the start has more {name} than the composition with at most {self.max_atoms} atoms; "
+                "take sites out of the start, or raise max_atoms"
+            )
+
+    def _limit(self, state: WyckoffState) -> None:
+        """Keep the goals that can still be reached from `state` (G,), one row for each group."""
+        goals = self._possible.shape[1]
+        rows = rows_of(state, np.repeat(np.arange(len(self.groups)), goals))
+        only = np.tile(np.eye(goals, dtype=bool), (len(self.groups), 1))
+        open_, ends = self.reach.masks(rows.group, rows.low, rows.counts, self.n_max - rows.n_sites, only)
+        self._possible = (open_.any((1, 2)) | ends).reshape(-1, goals)
+        if not self._possible.any(1).all():
+            group = self.groups[int(self._possible.any(1).argmin())]
+            raise InputError(
+                f"after the start no sites of space group {group.number} ({group.symbol}) complete the composition "
+                f"within n_max {self.n_max} sites and max_atoms {self.max_atoms} atoms; take sites out of "
+                "the start, or raise them"
+            )
+        if self.first:
+            sizes = self.reach.sizes
+            few, many = (np.where(self._possible, sizes, other) for other in (sizes.max(), sizes.min()))
+            self._extremes = few.min(1), many.max(1)
+
+    def _listed(
+        self, state: WyckoffState, letters: IntArray, elements: IntArray, coordinates: FloatArray
+    ) -> WyckoffState:
+        """`state` with the sites (B, K) behind one another; letter -1 is none. Masks are not renewed."""
+        size = len(letters)
+        none = np.zeros(size, dtype=bool)
+        for site in range(letters.shape[1]):
+            filled = letters[:, site] >= 0
+            if not filled.any():
+                break
+            letter = np.maximum(letters[:, site], 0)
+            orbit, mask = wyckoff_table().expand(self._position[state.group] + letter, coordinates[:, site])
+            choice = SiteChoice(letter, elements[:, site], coordinates[:, site], np.zeros((size, 6)))
+            made = SiteProposal(choice, state.lattice, orbit, mask & filled[:, None], none, none, filled)
+            state = self._filled(state, made, filled)
+        return state
 
     def _filled(self, state: WyckoffState, made: SiteProposal, filled: BoolArray) -> WyckoffState:
         """`state` with one more site in the rows `filled`; masks are not renewed."""
@@ -314,7 +401,7 @@ class WyckoffTask:
             fractions, species = appended(state, orbit, mask, np.ones(len(sets), dtype=np.int64))
             own = state.n_atoms[at, None]
             good[at] = apart(state.cell[at], orbit[at, :1], own, fractions[at], species[at] > 0, self.min_distance)
-        at = np.flatnonzero(sets & state.listed)
+        at = np.flatnonzero(sets & (state.n_sites > 0))
         if len(at):
             own, points = self._site_atoms(state)
             atoms = state.species[at] > 0
@@ -329,7 +416,7 @@ class WyckoffTask:
             volume = np.linalg.det(cells_of(parameters))[:, None]
             low, high = (limit * self.reach.sizes for limit in self.bounds.volume)
             fitted = np.clip(volume, low, high)
-            miss = np.where(self.reach.possible[group], np.abs(np.log(fitted / volume)), np.inf)
+            miss = np.where(self._possible[group], np.abs(np.log(fitted / volume)), np.inf)
             best = fitted[np.arange(len(fitted)), miss.argmin(1)]
             parameters[:, :3] *= ((best / volume[:, 0]) ** (1 / 3))[:, None]
         return parameters

@@ -90,6 +90,28 @@ def test_skewed_cells_agree_with_ase():
     assert ContactReward(cutoff=4.0)(before, after).value == pytest.approx([expected])
 
 
+@pytest.mark.parametrize("pbc", [(True, True, True), (True, True, False), (False, False, True)])
+def test_crystals_with_cells_of_their_own_pay_as_each_alone(pbc):
+    rng = np.random.default_rng(3)
+    cells = np.eye(3) * rng.uniform(2, 9, (20, 1, 3)) + np.tril(rng.uniform(-9, 9, (20, 3, 3)), -1)
+    after = StructureBatch(
+        rng.uniform(-1, 2, (20, 5, 3)) @ cells, rng.integers(1, 3, (20, 5)), ("X", "Ba", "O"), cells, pbc
+    )
+    before = StructureBatch(after.positions, after.species * (np.arange(5) < 4), after.symbols, cells, pbc)
+    reward = ContactReward(neighbour=0.5, max_neighbours=99)
+    outcome = reward(before, after)
+    for row, atoms in enumerate(after.to_atoms()):
+        first, other, distance = neighbor_list("ijd", atoms, 6.5)
+        radii = covalent_radii[atoms.numbers]
+        bond = (radii[first] + radii[other])[first == 4]
+        near = distance[first == 4]
+        overlap = -(np.clip(1 - near / (0.85 * bond), 0, None) ** 2).sum()
+        count = (0.5 + 0.5 * np.cos(np.pi * np.clip((near - 1.25 * bond) / 0.5, 0, 1))).sum()
+        assert outcome.terms["overlap"][row] == pytest.approx(overlap)
+        assert outcome.terms["neighbours"][row] == pytest.approx(count)
+        assert reward(before[[row]], after[[row]]).value == pytest.approx(outcome.value[[row]])
+
+
 def test_distance_by_hand():
     outcome = DistanceReward(coef=0.1, max_solo=2.5, solo_coef=2.0)(*line(0.0, 2.0, 5.0))
     assert outcome.value == pytest.approx([-0.1 * 4.0 - 2.0 * 0.5])
