@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Collection
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from megen_gym import runs
+from megen_gym.agents.nn.resuming import continued, given_on_command_line
 from megen_gym.agents.ppo.settings import Settings
 from megen_gym.errors import InputError, nearest, user_errors
 
@@ -129,19 +129,7 @@ def reopen(wanted: Settings, given: Collection[str] | None) -> tuple[runs.Run, S
 
     assert wanted.resume is not None
     run = runs.newest(wanted.dir) if wanted.resume == "newest" else runs.open(wanted.dir, wanted.resume)
-    settings, defaults = settings_of(run), Settings()
-    names = [field.name for field in fields(Settings)]
-    if given is None:
-        given = [name for name in names if getattr(wanted, name) != getattr(defaults, name)]
-    for name in (name for name in names if name in given and name != "resume"):
-        value: Any = getattr(wanted, name)
-        if name in RESUMABLE:
-            setattr(settings, name, value)
-        elif value != getattr(settings, name):
-            raise InputError(
-                f"run {run.id} has {name} = {getattr(settings, name)}, which cannot become {value} on resuming; "
-                f"leave --{name} out, or train anew"
-            )
+    settings = continued(run.id, settings_of(run), wanted, Settings(), given, RESUMABLE)
     settings.resume, settings.load_model = run.id, None
     return run, settings
 
@@ -150,8 +138,7 @@ def main() -> None:
     """Command line."""
     from megen_gym.cli import run
 
-    given = {word.removeprefix("--").partition("=")[0] for word in sys.argv[1:] if word.startswith("--")}
-    train(run(Settings), given)
+    train(run(Settings), given_on_command_line())
 
 
 if __name__ == "__main__":

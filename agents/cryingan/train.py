@@ -22,6 +22,7 @@ if __name__ == "__main__":
 
 from megen_gym import runs
 from megen_gym.agents.cryingan.settings import RESUMABLE, Settings, from_json, resolved
+from megen_gym.agents.nn.resuming import continued, given_on_command_line, where
 from megen_gym.errors import InputError, user_errors
 
 SAMPLE_SEED = 777
@@ -42,6 +43,7 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
 
     from megen_gym.agents.cryingan.logs import LOSSES, RATE_COLUMNS, RATES, EpochTable, plot_training
     from megen_gym.agents.cryingan.prepare import prepare
+    from megen_gym.agents.nn.devices import device_of, gpu_memory
 
     logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
     if threading.current_thread() is threading.main_thread():
@@ -53,7 +55,8 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
         run, settings = reopen(settings, given)
     torch.set_num_threads(settings.threads)
     tensors, meta = run.load_state() if run is not None and run.resumable else ({}, {})
-    prepared = prepare(settings, device_of(settings), tensors, meta.get("fingerprint"))
+    device = device_of("cpu" if settings.disable_cuda else settings.device)
+    prepared = prepare(settings, device, tensors, meta.get("fingerprint"))
     trainer, gan = prepared.trainer, prepared.gan
     best = float("inf")
     if run is None:
@@ -114,7 +117,7 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
             kept = run.load_state()[1]["epoch"]
             log.info(
                 f"stopped in epoch {trainer.epoch}, {kept} epochs are kept; go on with: "
-                f"python agents/cryingan/train.py{where(settings)} --resume {run.id}"
+                f"python agents/cryingan/train.py{where(settings.dir)} --resume {run.id}"
             )
             raise SystemExit(130) from None
 
@@ -140,11 +143,6 @@ def new_run(settings: Settings) -> runs.Run:
     return run
 
 
-def where(settings: Settings) -> str:
-    """The option that says where the runs are, if they are not where they are looked for."""
-    return "" if settings.dir == Path("runs") else f" --dir {settings.dir}"
-
-
 def save_samples(run: runs.Run, prepared: Any, epoch: int) -> None:
     """Write `n_save` structures of the moving average as extxyz."""
     from megen_gym.io import write_structures
@@ -167,35 +165,8 @@ def finish(run: runs.Run, settings: Settings, held_out: int, log: logging.Logger
             f"W1 to the {judges} {metrics['w1_neighbour'][row]:.4f} Å (nearest neighbours), "
             f"{metrics['w1_height'][row]:.4f} Å (heights)"
         )
-    command = f"python agents/cryingan/generate.py{where(settings)} --run {run.id} --n_struc 1000"
+    command = f"python agents/cryingan/generate.py{where(settings.dir)} --run {run.id} --n_struc 1000"
     log.info(f"everything is in {run.path}; next: {command}")
-
-
-def device_of(settings: Settings) -> str:
-    """The device by name, tried out.
-
-    Raises:
-        InputError: when it cannot be used.
-    """
-    import torch
-
-    if settings.disable_cuda or settings.device == "cpu":
-        return "cpu"
-    if settings.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=settings.device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device {settings.device!r} cannot be used here ({reason}); use --device cpu") from error
-    return settings.device
-
-
-def gpu_memory() -> str:
-    """Memory in use on the GPU, for the progress line."""
-    import torch
-
-    return f" {torch.cuda.max_memory_allocated() / 2**20:.0f} MiB" if torch.cuda.is_available() else ""
 
 
 def reopen(wanted: Settings, given: Collection[str] | None) -> tuple[runs.Run, Settings]:
@@ -210,27 +181,18 @@ def reopen(wanted: Settings, given: Collection[str] | None) -> tuple[runs.Run, S
     run = newest_gan(wanted.dir) if wanted.resume == "newest" else runs.open(wanted.dir, wanted.resume)
     if "cryingan" not in run.settings:
         raise InputError(f"run {run.id} is no CryinGAN run; give one that agents/cryingan/train.py made")
-    settings, defaults = from_json(run.settings["cryingan"]), resolved(Settings(preset=wanted.preset))
-    if given is None:
-        given = [name for name in asdict(wanted) if getattr(wanted, name) != getattr(defaults, name)]
-    for name in set(given) - {"resume", "load_checkpoint"}:
-        if name not in RESUMABLE and getattr(wanted, name, None) != getattr(settings, name, None):
-            raise InputError(
-                f"run {run.id} has {name} = {getattr(settings, name)}, which cannot become {getattr(wanted, name)} on "
-                f"resuming; leave --{name} out, or train anew"
-            )
-    changed: dict[str, Any] = {name: getattr(wanted, name) for name in given if name in RESUMABLE}
+    settings, free = from_json(run.settings["cryingan"]), (*RESUMABLE, "load_checkpoint")
+    settings = continued(run.id, settings, wanted, resolved(Settings(preset=wanted.preset)), given, free)
     if run.resumable:
-        changed |= {"load_generator": None, "load_coord_disc": None, "load_dist_disc": None}
-    return run, replace(settings, **changed, resume=run.id)
+        settings = replace(settings, load_generator=None, load_coord_disc=None, load_dist_disc=None)
+    return run, replace(settings, resume=run.id)
 
 
 def main() -> None:
     """Command line."""
     from megen_gym.cli import run
 
-    given = {word.removeprefix("--").partition("=")[0] for word in sys.argv[1:] if word.startswith("--")}
-    train(run(Settings), None if "config" in given else given)
+    train(run(Settings), given_on_command_line())
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from megen_gym.agents.cryingan.networks import GAN
 from megen_gym.agents.cryingan.symmetry import Symmetry
+from megen_gym.agents.nn.optimizers import load_optimizer, optimizer_tensors
 from megen_gym.structure import FloatArray, IntArray
 
 PENALTY = 10.0
@@ -200,8 +201,7 @@ class Trainer:
         tensors = self.gan.state() | {"rng": self.rng.get_state()}
         tensors |= {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in known.items()}
         for name, optimizer in self.optimizers.items():
-            for index, values in optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizer.{name}.{index}.{key}": value for key, value in values.items()}
+            tensors |= optimizer_tensors(optimizer, f"optimizer.{name}")
         return tensors, {"epoch": self.epoch, "batches": self.batches}
 
     def load_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
@@ -210,13 +210,7 @@ class Trainer:
         self.rng.set_state(tensors["rng"].cpu())
         self.epoch, self.batches = int(meta["epoch"]), int(meta["batches"])
         for name, optimizer in self.optimizers.items():
-            state: dict[int, dict[str, Tensor]] = {}
-            prefix = f"optimizer.{name}."
-            for key, value in tensors.items():
-                if key.startswith(prefix):
-                    index, field = key.removeprefix(prefix).split(".")
-                    state.setdefault(int(index), {})[field] = value
-            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+            load_optimizer(optimizer, tensors, f"optimizer.{name}")
 
 
 def gradient_penalty(critic: nn.Module, between: Tensor) -> Tensor:

@@ -1,0 +1,50 @@
+"""Runs that go on: which settings the user gave, and which of them may change."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from megen_gym.errors import InputError
+
+S = TypeVar("S")
+
+
+def given_on_command_line() -> set[str] | None:
+    """Names of the options that the command line sets; None where a file sets them."""
+    given = {word.removeprefix("--").partition("=")[0] for word in sys.argv[1:] if word.startswith("--")}
+    return None if "config" in given else given
+
+
+def continued(run_id: str, kept: S, wanted: S, defaults: S, given: Collection[str] | None, free: Collection[str]) -> S:
+    """The settings of a run that goes on.
+
+    Args:
+        run_id: For messages.
+        kept: Settings of the run.
+        wanted: Settings that the user gives now.
+        defaults: What a setting is that nobody set.
+        given: Names that were set on purpose; by default those that are not at their default.
+        free: Names that may change.
+
+    Raises:
+        InputError: for a setting that cannot change any more.
+    """
+    if given is None:
+        given = [name for name in asdict(wanted) if getattr(wanted, name) != getattr(defaults, name)]  # type: ignore[call-overload]
+    for name in set(given) - set(free) - {"resume"}:
+        if getattr(wanted, name, None) != getattr(kept, name, None):
+            raise InputError(
+                f"run {run_id} has {name} = {getattr(kept, name, None)}, which cannot become "
+                f"{getattr(wanted, name, None)} on resuming; leave --{name} out, or train anew"
+            )
+    changed: dict[str, Any] = {name: getattr(wanted, name) for name in given if name in free}
+    return replace(kept, **changed)  # type: ignore[type-var]
+
+
+def where(folder: Path) -> str:
+    """The option that says where the runs are, if they are not where they are looked for."""
+    return "" if folder == Path("runs") else f" --dir {folder}"
