@@ -20,7 +20,8 @@ from megen_gym.agents.cryingan.generator import SiteGenerator
 from megen_gym.agents.cryingan.policy import CryinGANPolicy
 from megen_gym.agents.cryingan.refine import RefineTask
 from megen_gym.agents.cryingan.sites import Sites
-from megen_gym.analysis import apart, batches, compare, energies, motifs, snap
+from megen_gym.agents.crystal_gpt.policy import CrystalPolicy
+from megen_gym.analysis import apart, batches, compare, crystal_report, energies, motifs, snap
 from megen_gym.envs.clusters import ClusterEnv, GaClusterEnv
 from megen_gym.envs.crystals import CrystalSlotsEnv
 from megen_gym.envs.sb3 import SB3VecEnv
@@ -28,6 +29,7 @@ from megen_gym.envs.vector import StructureVectorEnv
 from megen_gym.envs.wyckoff import CrystalWyckoffEnv
 from megen_gym.rewards.calculator import CalculatorReward
 from megen_gym.rewards.combine import SumReward
+from megen_gym.rewards.crystals import DensityReward, ValidReward, VolumeReward
 from megen_gym.rewards.dart.reward import Dart
 from megen_gym.rewards.dart.soap import SoapRidge
 from megen_gym.rewards.discriminator import DiscriminatorReward
@@ -58,13 +60,16 @@ PAGES: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
             "distance": DistanceReward,
             "discriminator": DiscriminatorReward,
             "novelty": NoveltyReward,
+            "density": DensityReward,
+            "volume_per_atom": VolumeReward,
+            "valid": ValidReward,
             "sum": SumReward,
         },
     ),
     "policies": (
         "A policy is anything with Stable-Baselines3's `predict(observation, state, episode_start, deterministic)`; "
-        "SB3 models are policies as they are. `python agents/ppo_train.py --help` and "
-        "`python agents/cryingan/train.py --help` list every setting of training.",
+        "SB3 models are policies as they are. `python agents/ppo_train.py --help`, "
+        "`python agents/cryingan/train.py --help` and `python agents/crystal_gpt/train.py --help` list every setting.",
         {
             "Covariant actor-critic": CovariantPolicy,
             "Its settings": CovariantSettings,
@@ -72,6 +77,7 @@ PAGES: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
             "CryinGAN's proposals, refined by an agent": RefineTask,
             "CryinGAN's default generator": SiteGenerator,
             "What it starts from": Sites,
+            "crystal_gpt": CrystalPolicy,
             "Random valid placement": RandomValid,
             "Greedy best of k": Greedy,
         },
@@ -87,6 +93,7 @@ PAGES: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
             "Energies": energies.energy_metrics,
             "Site motifs": motifs.site_motifs,
             "Back to a lattice": snap.snap,
+            "Generated crystals": crystal_report.crystal_report,
         },
     ),
 }

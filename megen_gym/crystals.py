@@ -175,7 +175,8 @@ def describe(atoms: Atoms, symprec: float = SYMPREC) -> CrystalBatch:
     """
     import spglib
 
-    if not (len(atoms) and all(atoms.pbc) and abs(atoms.cell.volume) > 0.1 and np.isfinite(atoms.positions).all()):
+    finite = np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell[:]).all()  # spglib crashes at infinite cells
+    if not (len(atoms) and all(atoms.pbc) and finite and abs(atoms.cell.volume) > 0.1):
         raise InputError(
             f"{atoms.get_chemical_formula() or 'a structure without atoms'} is no crystal; give atoms with finite "
             "positions in a cell that is periodic in three directions"

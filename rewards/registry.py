@@ -16,12 +16,15 @@ _BUILT_IN: dict[str, str] = {
     "calculator": "megen_gym.rewards.calculator:CalculatorReward",
     "contacts": "megen_gym.rewards.penalties:ContactReward",
     "dart": "megen_gym.rewards.dart.reward:Dart",
+    "density": "megen_gym.rewards.crystals:DensityReward",
     "discriminator": "megen_gym.rewards.discriminator:DiscriminatorReward",
     "distance": "megen_gym.rewards.penalties:DistanceReward",
     "megen": "megen_gym.rewards.megen:MegenReward",
     "novelty": "megen_gym.rewards.novelty:NoveltyReward",
     "soap_ridge": "megen_gym.rewards.dart.soap:SoapRidge",
     "sum": "megen_gym.rewards.combine:SumReward",
+    "valid": "megen_gym.rewards.crystals:ValidReward",
+    "volume_per_atom": "megen_gym.rewards.crystals:VolumeReward",
 }
 _CALCULATORS = ("emt", "lj", "tblite")
 _users: dict[str, Target] = {}
@@ -31,8 +34,8 @@ def reward_names() -> list[str]:
     """Names that :func:`make_reward` knows, besides import paths.
 
     >>> reward_names()
-    ['calculator', 'contacts', 'dart', 'discriminator', 'distance', 'emt', 'lj', 'megen', 'novelty', 'soap_ridge',
-    'sum', 'tblite']
+    ['calculator', 'contacts', 'dart', 'density', 'discriminator', 'distance', 'emt', 'lj', 'megen', 'novelty',
+    'soap_ridge', 'sum', 'tblite', 'valid', 'volume_per_atom']
     """
     return sorted({*_BUILT_IN, *_CALCULATORS, *_users})
 

@@ -1,0 +1,59 @@
+"""What a training leaves to look at: TensorBoard events and a plot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from megen_gym.runs import Run
+
+PLOT = "training.png"
+
+PARTS = {"w": "letters", "a": "elements", "xyz": "coordinates", "l": "lattice"}
+
+
+class Events:
+    """TensorBoard events in the run folder, where they are wanted."""
+
+    def __init__(self, run: Run, wanted: bool) -> None:
+        self.writer = None
+        if wanted:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(run.path / "tensorboard"))  # type: ignore[no-untyped-call]
+
+    def add(self, epoch: int, row: Mapping[str, float]) -> None:
+        """One point of each curve."""
+        if self.writer is not None:
+            for name, value in row.items():
+                self.writer.add_scalar(name, value, epoch)  # type: ignore[no-untyped-call]
+            self.writer.flush()  # type: ignore[no-untyped-call]
+
+
+def plot_training(run: Run) -> Path | None:
+    """Draw the likelihood in training and of the held-out crystals, in all and by part, into ``training.png``."""
+    metrics = run.metrics()
+    if not metrics:
+        return None
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    epoch = metrics["iteration"] + 1
+    figure, axes = plt.subplots(1, 5, figsize=(16, 3.4), layout="constrained")
+    for axis, (name, title) in zip(axes, ({"": "whole crystal"} | PARTS).items(), strict=True):
+        end = f"_{name}" if name else ""
+        axis.plot(epoch, metrics[f"loss{end}"], label="training (with dropout)", linewidth=1)
+        if "nll" in metrics:
+            axis.plot(epoch, metrics[f"nll{end}"], label="held out", linewidth=1.6)
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("epoch")
+    axes[0].set_ylabel("nats per crystal")
+    axes[0].legend(fontsize=8, frameon=False)
+    path = run.path / PLOT
+    temporary = path.with_name(f".tmp-{path.name}")
+    figure.savefig(temporary, dpi=130)
+    plt.close(figure)
+    temporary.replace(path)
+    return path

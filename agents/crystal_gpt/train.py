@@ -1,0 +1,216 @@
+"""Train crystal_gpt: ``python agents/crystal_gpt/train.py --data perov.csv``.
+
+The script reads from top to bottom: settings, data, network, epochs. A run that was killed goes on with
+``--resume ID``. Documentation: docs/crystal_gpt.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Collection
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
+
+from megen_gym import runs
+from megen_gym.agents.crystal_gpt.settings import RESUMABLE, Settings, from_json, resolved
+from megen_gym.agents.nn.resuming import continued, given_on_command_line, where
+from megen_gym.errors import InputError, user_errors
+
+if TYPE_CHECKING:
+    from megen_gym.agents.crystal_gpt.data import Dataset, Split
+    from megen_gym.crystals import CrystalBatch
+
+
+@user_errors
+def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
+    """Train, and write everything into the run folder that comes back.
+
+    Args:
+        settings: All settings.
+        given: Names of those that were set on purpose, which matters on resuming; by default those that are not at
+            their default.
+    """
+    import torch
+    from tqdm import tqdm
+
+    from megen_gym.agents.crystal_gpt.logs import Events, plot_training
+    from megen_gym.agents.crystal_gpt.model import Model, load_model
+    from megen_gym.agents.crystal_gpt.training import Trainer
+    from megen_gym.agents.nn.devices import device_of, gpu_memory
+
+    logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    log = logging.getLogger("megen_gym")
+    settings = resolved(settings)
+    run: runs.Run | None = None
+    if settings.resume is not None:
+        run, settings = reopen(settings, given)
+    torch.set_num_threads(settings.threads)
+    device = device_of(settings.device)
+    data, split, n_max = prepare(settings, log)
+    torch.manual_seed(settings.seed)
+    rows = split.train
+    if settings.load is None or run is not None:
+        model = Model.build(settings, rows.crystals, rows.names, rows.properties, n_max)
+    else:
+        model, _ = load_model(settings.load, settings.dir)
+        model.check(data.crystals)
+    model.network.to(device)
+    trainer = Trainer(model, rows.crystals, model.given(rows.crystals, rows.names, rows.properties), settings)
+    tensors, meta = run.load_state() if run is not None and run.resumable else ({}, {})
+    best, best_epoch = float("inf"), 0
+    if tensors:
+        if meta["fingerprint"] != fingerprint(rows.crystals):
+            raise InputError(f"the data differs from that of run {settings.resume}; give the same, or train anew")
+        trainer.load_state(tensors, meta)
+        best, best_epoch = meta["best"], meta["best_epoch"]
+    if run is None:
+        run = runs.create(settings.dir, {"name": settings.name, "seed": settings.seed, "crystal_gpt": asdict(settings)})
+    run.clean()
+    run.truncate_metrics(trainer.epoch - 1)
+    log.info(
+        f"run {run.id}: {len(rows)} crystals, {len(split.valid)} held out, {len(model.groups)} space groups, "
+        f"{len(model.elements)} elements, up to {n_max} sites; {sum(p.numel() for p in model.network.parameters())} "
+        "weights"
+    )
+
+    def checkpoint() -> None:
+        state, numbers = trainer.state()
+        extra = {"best": best, "best_epoch": best_epoch, "model": model.describe()}
+        run.save_state(state, numbers | extra | {"fingerprint": fingerprint(rows.crystals)})
+
+    if not tensors:
+        checkpoint()
+        run.save_weights(trainer.average.state_dict())
+    events = Events(run, settings.tensorboard)
+    total, done = settings.epochs * trainer.batches, trainer.step
+    with tqdm(total=total, initial=done, unit="batch", disable=not settings.progress, smoothing=0.05) as bar:
+
+        def report(row: dict[str, float]) -> None:
+            bar.update()
+            bar.set_postfix_str(
+                f"epoch {trainer.epoch} nats {row['nll']:.3f} best {best:.3f}{gpu_memory()}", refresh=False
+            )
+
+        def over() -> bool:
+            late = settings.max_time is not None and trainer.elapsed >= settings.max_time
+            idle = settings.patience is not None and trainer.epoch - best_epoch > settings.patience
+            return trainer.epoch >= settings.epochs or late or (idle and len(split.valid) > 0)
+
+        try:
+            while not over():
+                row = trainer.run_epoch(report) | {"lr": trainer.learning_rate(), "seconds": trainer.elapsed}
+                last = over()
+                if len(split.valid) and (last or trainer.epoch % settings.eval_freq == 0):
+                    row |= trainer.judge(split.valid.crystals)
+                if row.get("nll", row["loss"]) < best:
+                    best, best_epoch = row.get("nll", row["loss"]), trainer.epoch
+                    run.save_weights(trainer.average.state_dict())
+                run.append_metrics(trainer.epoch - 1, row)
+                events.add(trainer.epoch, row)
+                if last or over() or trainer.epoch % settings.save_freq == 0:
+                    checkpoint()
+        except KeyboardInterrupt:
+            bar.close()
+            kept = run.load_state()[1]["epoch"]
+            log.info(
+                f"stopped in epoch {trainer.epoch}, {kept} epochs are kept; go on with: "
+                f"python agents/crystal_gpt/train.py{where(settings.dir)} --resume {run.id}"
+            )
+            raise SystemExit(130) from None
+    finish(run, settings, len(split.valid), log)
+    plot_training(run)
+    return run
+
+
+def prepare(settings: Settings, log: logging.Logger) -> tuple[Dataset, Split, int]:
+    """The data, its split, and the number of sites that the network is made for.
+
+    Raises:
+        InputError: for data that cannot be used, or an `n_max` that is too small for it.
+    """
+    from megen_gym.agents.crystal_gpt.data import load, split
+
+    data = load(settings.data, settings.symprec, cache=settings.cache, progress=settings.progress)
+    for sentence in data.skipped[:10]:
+        log.info(f"skipped: {sentence}")
+    if len(data.skipped) > 10:
+        log.info(f"skipped: {len(data.skipped) - 10} more")
+    if settings.max_sites is not None:
+        few = data.crystals.n_sites <= settings.max_sites
+        log.info(f"left out: {int((~few).sum())} crystals of more than {settings.max_sites} sites")
+        if not few.any():
+            raise InputError(f"no crystal has max_sites={settings.max_sites} sites or fewer; give a larger number")
+        data = data[few.nonzero()[0]]
+    needed = int(data.crystals.n_sites.max())
+    n_max = settings.n_max or needed
+    if n_max < needed:
+        raise InputError(
+            f"n_max is {n_max}, but the data has a crystal of {needed} sites; give n_max={needed}, or leave larger "
+            f"crystals out with max_sites={n_max}"
+        )
+    parts = split(data, settings.holdout, settings.seed, settings.duplicates)
+    what = {"drop": "left out", "group": "kept on one side of the split", "keep": "kept"}[settings.duplicates]
+    log.info(f"{len(data)} crystals, {parts.n_duplicates} of them duplicates of others ({what})")
+    if settings.batchsize > len(parts.train):
+        log.info(f"batchsize {settings.batchsize} is larger than the data: {len(parts.train)} crystals are one batch")
+    return data, parts, n_max
+
+
+def fingerprint(crystals: CrystalBatch) -> str:
+    """A hash of the training data, so that a run goes on with the same."""
+    arrays = (crystals.group, crystals.letters, crystals.elements, crystals.coordinates, crystals.lattice)
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
+
+
+def finish(run: runs.Run, settings: Settings, held_out: int, log: logging.Logger) -> None:
+    """Say how good the chosen model is, and what to do next."""
+    import numpy as np
+
+    metrics = run.metrics()
+    if "nll" in metrics:
+        row = int(np.nanargmin(metrics["nll"]))
+        parts = ", ".join(f"{name} {metrics[f'nll_{name}'][row]:.3f}" for name in ("w", "a", "xyz", "l"))
+        log.info(
+            f"best epoch {int(metrics['iteration'][row]) + 1}: {metrics['nll'][row]:.3f} nats per held-out crystal "
+            f"({parts}; {held_out} crystals, spreads at least 0.001)"
+        )
+    command = f"python agents/crystal_gpt/sample.py{where(settings.dir)} --run {run.id} --n 1000"
+    log.info(f"everything is in {run.path}; next: {command}")
+
+
+def reopen(wanted: Settings, given: Collection[str] | None) -> tuple[runs.Run, Settings]:
+    """The run to resume and its settings, with what the user may change taken from `wanted`.
+
+    Raises:
+        InputError: for a setting that cannot change any more.
+    """
+    from megen_gym.agents.crystal_gpt.model import newest_model
+
+    assert wanted.resume is not None
+    run = newest_model(wanted.dir) if wanted.resume == "newest" else runs.open(wanted.dir, wanted.resume)
+    if "crystal_gpt" not in run.settings:
+        raise InputError(f"run {run.id} is no crystal_gpt run; give one that agents/crystal_gpt/train.py made")
+    kept = from_json(run.settings["crystal_gpt"])
+    settings = continued(run.id, kept, wanted, resolved(Settings(preset=wanted.preset)), given, RESUMABLE)
+    return run, replace(settings, resume=run.id)
+
+
+def main() -> None:
+    """Command line."""
+    from megen_gym.cli import run
+
+    train(run(Settings), given_on_command_line())
+
+
+if __name__ == "__main__":
+    main()
