@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from megen_gym.agents.crystal_gpt.data import Dataset, Split
     from megen_gym.agents.crystal_gpt.model import Model
     from megen_gym.analysis.crystal_table import CrystalReport
+    from megen_gym.runs import Run
 
 
 @dataclass
@@ -90,7 +91,7 @@ def evaluate(settings: Settings) -> tuple[dict[str, float], CrystalReport | None
         raise InputError("n, seed, temperature or top_p cannot be used; give 0 or more, above 0, and above 0 up to 1")
     torch.set_num_threads(settings.threads)
     model, run = load_model(settings.run, settings.dir, device_of(settings.device))
-    split, held_out = real_crystals(settings, run.settings["crystal_gpt"], log)
+    split, held_out = real_crystals(settings, run, log)
     nats, sentence = likelihood(model, held_out)
     log.info(sentence)
     if settings.n == 0:
@@ -100,8 +101,7 @@ def evaluate(settings: Settings) -> tuple[dict[str, float], CrystalReport | None
         model, settings.n, groups, drawing=Drawing(settings.temperature, None, settings.top_p),
         min_distance=settings.min_distance, seed=settings.seed, progress=settings.progress,
     )  # fmt: skip
-    drawn = f"{made.drawn} crystals were drawn, {made.drawn - len(made)} of them refused (atoms nearer than "
-    drawn += f"{settings.min_distance} Å)"
+    drawn = f"{made.refused} of {made.drawn} crystals were refused: atoms nearer than {settings.min_distance} Å"
     log.info(drawn)
     report = crystal_report(
         made.crystals.to_atoms(), made.crystals.group.tolist(), split.train.crystals.to_atoms(),
@@ -120,24 +120,27 @@ def evaluate(settings: Settings) -> tuple[dict[str, float], CrystalReport | None
     return nats, report
 
 
-def real_crystals(
-    settings: Settings, trained: dict[str, object], log: logging.Logger
-) -> tuple[Split, Dataset]:
+def real_crystals(settings: Settings, run: Run, log: logging.Logger) -> tuple[Split, Dataset]:
     """The split that the model was trained with, and the crystals that it is judged by.
 
     Raises:
-        InputError: where no crystals are left to judge by.
+        InputError: where no crystals are left to judge by, or the training data has changed.
     """
     from dataclasses import replace
 
     from megen_gym.agents.crystal_gpt.data import load
     from megen_gym.agents.crystal_gpt.settings import from_json
-    from megen_gym.agents.crystal_gpt.train import prepare
+    from megen_gym.agents.crystal_gpt.train import fingerprint, prepare
 
-    _, split, _ = prepare(replace(from_json(dict(trained)), progress=settings.progress), log)
+    kept = from_json(run.settings["crystal_gpt"])
+    _, split, _ = prepare(replace(kept, progress=settings.progress), log)
+    if fingerprint(split.train.crystals) != run.load_state()[1]["fingerprint"]:
+        raise InputError(
+            f"the data of run {run.id} ({kept.data or 'the bundled set'}) has changed since it was trained; restore "
+            "it, or train anew"
+        )
     held_out = split.valid
     if settings.data is not None:
-        kept = from_json(dict(trained))
         held_out = load(settings.data, kept.symprec, cache=kept.cache, progress=settings.progress)
         if kept.max_sites is not None:
             held_out = held_out[(held_out.crystals.n_sites <= kept.max_sites).nonzero()[0]]

@@ -32,18 +32,20 @@ class Samples:
     Attributes:
         crystals: B crystals.
         logp: (B, 4) logarithm of the model's likelihood: letters, elements, coordinates, lattice.
-        drawn: Crystals that were drawn in all; the others had atoms that overlap.
+        drawn: Crystals that were drawn in all.
+        refused: Those among them whose atoms overlap.
     """
 
     crystals: CrystalBatch
     logp: FloatArray
     drawn: int
+    refused: int = 0
 
     def __len__(self) -> int:
         return len(self.crystals)
 
     def __getitem__(self, rows: slice | IntArray) -> Samples:
-        return Samples(self.crystals[rows], self.logp[rows], self.drawn)
+        return Samples(self.crystals[rows], self.logp[rows], self.drawn, self.refused)
 
 
 def sample(
@@ -90,7 +92,7 @@ def sample(
             wanted.start(torch.tensor([number]), model.network.shape.n_max)
     soft = soft_conditions(model, wanted, properties or {})
     kept: list[CrystalBatch] = []
-    count = drawn = 0
+    count = drawn = refused = 0
     with tqdm(total=n, unit="crystal", disable=not progress) as bar:
         while count < n:
             size = min(BATCH, max(n - count, 16) if drawn else n - count)
@@ -102,6 +104,7 @@ def sample(
             crystals = sampler.sample(torch.from_numpy(chosen), given, wanted, fixed).crystals()
             drawn += size
             good = crystals.apart(min_distance) if min_distance > 0 else np.ones(size, dtype=bool)
+            refused += int((~good).sum())
             kept.append(crystals[good][: n - count])
             count += len(kept[-1])
             bar.update(len(kept[-1]))
@@ -112,7 +115,7 @@ def sample(
                 )
     crystals = CrystalBatch.join(kept)
     parts = model.log_prob(crystals, None if soft is None else soft[torch.zeros(len(crystals), dtype=torch.long)])
-    return Samples(crystals, torch.stack(list(parts), 1).double().numpy(), drawn)
+    return Samples(crystals, torch.stack(list(parts), 1).double().numpy(), drawn, refused)
 
 
 def histogram(model: Model, wanted: Wanted) -> tuple[IntArray, FloatArray]:

@@ -176,8 +176,8 @@ def drawn(settings: Settings, model: Model) -> Samples:
         drawing=Drawing(settings.temperature, settings.T1, settings.top_p, settings.guidance),
         min_distance=settings.min_distance, lattice=lattice, seed=settings.seed, progress=settings.progress,
     )  # fmt: skip
-    if made.drawn > len(made):
-        log.info(f"{made.drawn} were drawn; the others had atoms nearer than {settings.min_distance} Å")
+    if made.refused:
+        log.info(f"{made.refused} of {made.drawn} were refused: atoms nearer than {settings.min_distance} Å")
     return made
 
 

@@ -62,7 +62,8 @@ class Scorer:
         """
         settings, size = self.settings, len(crystals)
         apart = crystals.apart(settings.min_distance) if settings.min_distance > 0 else np.ones(size, dtype=bool)
-        reward, value = np.full(size, np.nan), np.zeros(size)
+        reward: FloatArray = np.full(size, np.nan)
+        value: FloatArray = np.zeros(size)
         if self.judge is not None:
             if apart.any():
                 reward[apart] = self.judge(crystals[apart])
@@ -88,7 +89,7 @@ class Scorer:
                     f"{settings.min_distance} Å); check the reward, lower min_distance, or give a larger batchsize"
                 )
             self.floor = default_floor(known)
-        return np.maximum(np.where(np.isfinite(value), value, -np.inf), self.floor)
+        return np.asarray(np.maximum(np.where(np.isfinite(value), value, -np.inf), self.floor))
 
     def state(self) -> dict[str, Any]:
         """What judging goes on from, as JSON."""

@@ -57,8 +57,11 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     torch.set_num_threads(settings.threads)
     device = device_of(settings.device)
     data, split, n_max = prepare(settings, log)
+    rows, seen = split.train, fingerprint(split.train.crystals)
+    tensors, meta = run.load_state() if run is not None and run.resumable else ({}, {})
+    if tensors and meta["fingerprint"] != seen:
+        raise InputError(f"the data differs from that of run {settings.resume}; give the same, or train anew")
     torch.manual_seed(settings.seed)
-    rows = split.train
     if settings.load is None or run is not None:
         model = Model.build(settings, rows.crystals, rows.names, rows.properties, n_max)
     else:
@@ -66,11 +69,8 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
         model.check(data.crystals)
     model.network.to(device)
     trainer = Trainer(model, rows.crystals, model.given(rows.crystals, rows.names, rows.properties), settings)
-    tensors, meta = run.load_state() if run is not None and run.resumable else ({}, {})
     best, best_epoch = float("inf"), 0
     if tensors:
-        if meta["fingerprint"] != fingerprint(rows.crystals):
-            raise InputError(f"the data differs from that of run {settings.resume}; give the same, or train anew")
         trainer.load_state(tensors, meta)
         best, best_epoch = meta["best"], meta["best_epoch"]
     if run is None:
@@ -85,8 +85,8 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
 
     def checkpoint() -> None:
         state, numbers = trainer.state()
-        extra = {"best": best, "best_epoch": best_epoch, "model": model.describe()}
-        run.save_state(state, numbers | extra | {"fingerprint": fingerprint(rows.crystals)})
+        extra = {"best": best, "best_epoch": best_epoch, "fingerprint": seen}
+        run.save_state(state, numbers | extra | {"model": model.describe()})
 
     if not tensors:
         checkpoint()

@@ -73,7 +73,9 @@ def tune(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     else:
         model, source = load_model(settings.run, settings.dir, device)
         settings, pretraining = replace(settings, run=str(source.path)), source.settings["crystal_gpt"]
-    judges = held_out(settings, pretraining, model, log)
+        meta["fingerprint"] = source.load_state()[1].get("fingerprint")
+    seen = meta["fingerprint"]
+    judges = held_out(settings, pretraining, seen, model, log)
     tuner = build(settings, model, pretraining, log)
     best, best_epoch, elapsed = float("-inf"), 0, 0.0
     if run is None:
@@ -97,7 +99,7 @@ def tune(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     def checkpoint() -> None:
         state, numbers = tuner.state()
         extra = {"best": best if best > float("-inf") else None, "best_epoch": best_epoch, "elapsed": elapsed}
-        run.save_state(state, numbers | extra | {"model": model.describe(), "fingerprint": "tuned"})
+        run.save_state(state, numbers | extra | {"model": model.describe(), "fingerprint": seen})
 
     if not tensors:
         checkpoint()
@@ -143,7 +145,7 @@ def tune(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
             raise SystemExit(130) from None
     write_tuned(run, draw)
     plot_tuning(run, settings.minimise)
-    log.info(summary(run, best_epoch))
+    log.info(summary(run, best_epoch, settings.batchsize))
     command = f"python agents/crystal_gpt/sample.py{where(settings.dir)} --run {run.id} --n 1000"
     log.info(f"everything is in {run.path}; next: {command}")
     return run
@@ -181,15 +183,24 @@ def build(settings: Settings, model: Model, pretraining: dict[str, Any], log: lo
     return Tuner(model, settings, Scorer(judge, settings), groups, wanted, properties, pairs)
 
 
-def held_out(settings: Settings, pretraining: dict[str, Any], model: Model, log: logging.Logger) -> CrystalBatch | None:
+def held_out(
+    settings: Settings, pretraining: dict[str, Any], seen: str | None, model: Model, log: logging.Logger
+) -> CrystalBatch | None:
     """The crystals that judge the likelihood; None, and a sentence, where there are none.
+
+    Args:
+        settings: Resolved.
+        pretraining: Settings of the training.
+        seen: Fingerprint of the crystals that it was trained on.
+        model: The pretrained model.
+        log: Where the sentence goes.
 
     Raises:
         InputError: for a file of the user's that cannot be read.
     """
     from megen_gym.agents.crystal_gpt.data import load
     from megen_gym.agents.crystal_gpt.settings import from_json as of_training
-    from megen_gym.agents.crystal_gpt.train import prepare
+    from megen_gym.agents.crystal_gpt.train import fingerprint, prepare
 
     n_max = model.network.shape.n_max
     if settings.data is not None:
@@ -197,10 +208,14 @@ def held_out(settings: Settings, pretraining: dict[str, Any], model: Model, log:
     else:
         trained = replace(of_training(pretraining), progress=settings.progress)
         try:
-            crystals = prepare(trained, logging.getLogger("megen_gym.quiet"))[1].valid.crystals
+            split = prepare(trained, logging.getLogger("megen_gym.quiet"))[1]
         except (InputError, OSError) as error:
             log.info(f"the data of training cannot be read any more, so no crystal judges the likelihood: {error}")
             return None
+        if seen is not None and fingerprint(split.train.crystals) != seen:
+            log.info("the data of training has changed, so no crystal judges the likelihood; give a file with --data")
+            return None
+        crystals = split.valid.crystals
     crystals = crystals[crystals.n_sites <= n_max]
     if not len(crystals):
         log.info("no crystal was held out in training, so none judges the likelihood; give a file with --data")

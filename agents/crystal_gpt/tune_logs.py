@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ def write_tuned(run: Run, draw: Draw) -> Path:
     order = np.lexsort((np.arange(len(crystals)), -scores.value, ~np.isfinite(scores.reward)))
     logp = draw.logp.double().numpy(force=True)[order]
     chosen = crystals[order]
-    info = {name: logp[:, index] for index, name in enumerate(PARTS)}
+    info: dict[str, Any] = {name: logp[:, index] for index, name in enumerate(PARTS)}
     info |= {"logp": logp.sum(1), "reward": scores.reward[order], "apart": scores.apart[order].astype(int)}
     sites = [chosen.names(row) for row in range(len(chosen))]
     return write_structures(
@@ -87,15 +88,15 @@ def plot_tuning(run: Run, minimise: bool) -> Path:
     return path
 
 
-def summary(run: Run, best: int) -> str:
-    """One sentence: before and after."""
+def summary(run: Run, best: int, batchsize: int) -> str:
+    """One sentence: before and after, and what could not be rewarded."""
     metrics = run.metrics()
     kept = int(np.flatnonzero(metrics["iteration"] == best)[0])
     parts = []
     if np.isfinite(metrics["reward"][[0, -1]]).all():
         values = metrics["reward"]
         parts.append(f"reward {values[0]:.4g} -> {values[-1]:.4g} (kept: epoch {best}, {values[kept]:.4g})")
-    if "preferred" in metrics:
+    elif "preferred" in metrics:
         right = metrics["preferred"][np.isfinite(metrics["preferred"])]
         parts.append(f"{100 * right[0]:.0f} -> {100 * right[-1]:.0f} % of the pairs preferred")
     if "nll" in metrics:
@@ -104,4 +105,9 @@ def summary(run: Run, best: int) -> str:
     parts.append(f"{100 * metrics['unique'][0]:.0f} -> {100 * metrics['unique'][-1]:.0f} % different crystals")
     parts.append(f"{metrics['kl'][-1]:.2f} nats from the pretrained model")
     parts.append(f"{metrics['evaluations'][-1]:.0f} rewards computed")
+    overlapping, failed = ((1 - metrics["apart"]) * batchsize).sum(), metrics["failed"].sum()
+    if overlapping >= 1:
+        parts.append(f"{overlapping:.0f} crystals with atoms too near")
+    if failed and metrics["evaluations"][-1]:
+        parts.append(f"{failed:.0f} crystals without a reward")
     return ", ".join(parts)

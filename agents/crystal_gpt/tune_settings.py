@@ -75,7 +75,7 @@ class Settings:
     baseline: Literal["average", "batch"] = "average"
     """What a reward is compared with: moving average over the batches (0.95), or mean of its batch."""
     standardise: bool = True
-    """Divide advantages by their standard deviation."""
+    """Divide advantages by their root mean square; matters where gradients are not clipped anyway."""
     beta: float = 0.1
     """Weight of the leash: of logp - logp_pretrained in the reward, and of preferences."""
     target_kl: float | None = None

@@ -168,7 +168,7 @@ class Tuner:
             self.baseline = DECAY * self.baseline + (1 - DECAY) * mean
         advantage = worth - self.baseline
         if self.settings.standardise:
-            advantage = advantage / (worth.std() + 1e-8)
+            advantage = advantage / (np.sqrt((advantage**2).mean()) + 1e-8)
         return torch.from_numpy(advantage).float().to(self.model.device)
 
     def _reinforce(self, draw: Draw, report: Callable[[], None]) -> dict[str, float]:
@@ -205,10 +205,12 @@ class Tuner:
         losses, right = [], 0.0
         for better_rows, worse_rows in rows:
             both = torch.cat([better_rows, worse_rows]).to(self.model.device)
+            count = len(better_rows)
             logp, before = self._logp(sites[both], both, permitted).sum(1), reference[both].sum(1)
             loss = preference_loss(
-                *logp.chunk(2), *before.chunk(2), settings.beta, settings.label_smoothing, settings.gamma, settings.ipo
-            )
+                logp[:count], logp[count:], before[:count], before[count:],
+                settings.beta, settings.label_smoothing, settings.gamma, settings.ipo,
+            )  # fmt: skip
             self.optimizer.zero_grad(set_to_none=True)
             loss.value.backward()  # type: ignore[no-untyped-call]
             self._step()

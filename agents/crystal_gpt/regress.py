@@ -1,0 +1,236 @@
+"""Predict a property of crystals: ``python agents/crystal_gpt/regress.py --data perov.csv --property heat_all``.
+
+The transformer of train.py, new or pretrained (``--load RUN``), with a perceptron behind its hidden states. A run that
+was killed goes on with ``--resume ID``. The reward ``property`` uses the result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Collection
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
+
+from megen_gym import runs
+from megen_gym.agents.crystal_gpt.regress_settings import RESUMABLE, Settings, checked, from_json, shape_of
+from megen_gym.agents.nn.resuming import continued, given_on_command_line, where
+from megen_gym.errors import InputError, nearest, user_errors
+
+if TYPE_CHECKING:
+    import torch
+
+    from megen_gym.agents.crystal_gpt.data import Dataset
+    from megen_gym.agents.crystal_gpt.regression import PropertyModel
+    from megen_gym.structure import FloatArray
+
+
+@user_errors
+def regress(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
+    """Train, and write everything into the run folder that comes back.
+
+    Args:
+        settings: All settings.
+        given: Names of those that were set on purpose, which matters on resuming; by default those that are not at
+            their default.
+    """
+    import torch
+    from tqdm import tqdm
+
+    from megen_gym.agents.crystal_gpt.regress_logs import plot_regression, summary
+    from megen_gym.agents.crystal_gpt.regress_training import RegressionTrainer, scores
+    from megen_gym.agents.crystal_gpt.regression import KEY
+    from megen_gym.agents.nn.devices import device_of, gpu_memory
+
+    logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    log = logging.getLogger("megen_gym")
+    settings = checked(settings)
+    run: runs.Run | None = None
+    tensors: dict[str, torch.Tensor] = {}
+    meta: dict[str, Any] = {}
+    if settings.resume is not None:
+        run, settings = reopen(settings, given)
+        tensors, meta = run.load_state()
+    torch.set_num_threads(settings.threads)
+    device = device_of(settings.device)
+    train, valid, n_max = prepare(settings, log)
+    target, truth = train.properties[:, 0], valid.properties[:, 0]
+    torch.manual_seed(settings.seed)
+    model = build(settings, train, n_max, tensors, meta)
+    model.network.to(device)
+    trainer = RegressionTrainer(model, train.crystals, target, settings)
+    best, best_epoch = float("inf"), 0
+    if tensors:
+        if meta["fingerprint"] != fingerprint(train):
+            raise InputError(f"the data differs from that of run {settings.resume}; give the same, or train anew")
+        trainer.load_state(tensors, meta)
+        best, best_epoch = (float("inf") if meta["best"] is None else meta["best"]), meta["best_epoch"]
+    if run is None:
+        run = runs.create(settings.dir, {"name": settings.name, "seed": settings.seed, KEY: asdict(settings)})
+    run.clean()
+    run.truncate_metrics(trainer.epoch - 1)
+    learned = sum(p.numel() for p in model.network.parameters() if p.requires_grad)
+    log.info(
+        f"run {run.id}: {model.name} of {len(train)} crystals, {len(valid)} held out, mean {target.mean():.4g}, "
+        f"standard deviation {target.std():.4g}; {learned} weights are trained"
+    )
+
+    def checkpoint() -> None:
+        state, numbers = trainer.state()
+        extra = {"best": best if best < float("inf") else None, "best_epoch": best_epoch, "model": model.describe()}
+        run.save_state(state, numbers | extra | {"fingerprint": fingerprint(train)})
+
+    if not tensors:
+        checkpoint()
+        run.save_weights(trainer.average.state_dict())
+    total, done = settings.epochs * trainer.batches, trainer.step
+    with tqdm(total=total, initial=done, unit="batch", disable=not settings.progress, smoothing=0.05) as bar:
+
+        def report(row: dict[str, float]) -> None:
+            bar.update()
+            bar.set_postfix_str(
+                f"epoch {trainer.epoch} loss {row['loss']:.4f} best MAE {best:.4g}{gpu_memory()}", refresh=False
+            )
+
+        def over() -> bool:
+            late = settings.max_time is not None and trainer.elapsed >= settings.max_time
+            idle = settings.patience is not None and trainer.epoch - best_epoch > settings.patience
+            return trainer.epoch >= settings.epochs or late or (idle and len(valid) > 0)
+
+        try:
+            while not over():
+                row = trainer.run_epoch(report) | {"lr": trainer.learning_rate(), "seconds": trainer.elapsed}
+                if len(valid):
+                    row["mae"], row["r2"] = scores(truth, trainer.judged().predict(valid.crystals))
+                if row.get("mae", row["train_mae"]) < best:
+                    best, best_epoch = row.get("mae", row["train_mae"]), trainer.epoch
+                    run.save_weights(trainer.average.state_dict())
+                run.append_metrics(trainer.epoch - 1, row)
+                if over() or trainer.epoch % settings.save_freq == 0:
+                    checkpoint()
+        except KeyboardInterrupt:
+            bar.close()
+            kept = run.load_state()[1]["epoch"]
+            log.info(
+                f"stopped in epoch {trainer.epoch}, {kept} epochs are kept; go on with: "
+                f"python agents/crystal_gpt/regress.py{where(settings.dir)} --resume {run.id}"
+            )
+            raise SystemExit(130) from None
+    log.info(summary(run, train, valid))
+    plot_regression(run, train, valid)
+    log.info(f'everything is in {run.path}; it is the reward property with {{"run": "{run.path}"}}')
+    return run
+
+
+def prepare(settings: Settings, log: logging.Logger) -> tuple[Dataset, Dataset, int]:
+    """What is trained on and what is held out, each with this property only, and the number of sites to provide for.
+
+    The split is that of train.py for the same file, seed and share.
+
+    Raises:
+        InputError: for data that cannot be used, or without the property.
+    """
+    import numpy as np
+
+    from megen_gym.agents.crystal_gpt.settings import Settings as Pretraining
+    from megen_gym.agents.crystal_gpt.train import prepare as split_data
+
+    shared = ("data", "symprec", "holdout", "duplicates", "n_max", "max_sites", "cache", "seed", "progress")
+    _, split, n_max = split_data(Pretraining(**{name: getattr(settings, name) for name in shared}), log)
+    names = split.train.names
+    if not names:
+        raise InputError("the data has no numbers beside its crystals; add a column with the property to predict")
+    if settings.property is None:
+        raise InputError(f"no property is named; give --property one of {', '.join(names)}")
+    if settings.property not in names:
+        raise InputError(f"property {settings.property!r} is not in the data; {nearest(settings.property, names)}")
+    column = names.index(settings.property)
+    parts = []
+    for part in (split.train, split.valid):
+        known = np.isfinite(part.properties[:, column])
+        if not known.all():
+            log.info(f"left out: {int((~known).sum())} crystals without {settings.property}")
+        part = part[known]
+        parts.append(replace(part, names=(settings.property,), properties=part.properties[:, [column]]))
+    if len(parts[0]) < 2 or parts[0].properties.std() == 0:
+        raise InputError(
+            f"property {settings.property!r} does not vary among the {len(parts[0])} crystals to train on; give more "
+            "data, or another property"
+        )
+    return parts[0], parts[1], n_max
+
+
+def build(
+    settings: Settings, train: Dataset, n_max: int, tensors: dict[str, torch.Tensor], meta: dict[str, Any]
+) -> PropertyModel:
+    """The model: that of a checkpoint where there is one, else with a loaded or a new transformer.
+
+    Raises:
+        InputError: for a run to load that cannot be used for these crystals.
+    """
+    import numpy as np
+    import torch
+
+    from megen_gym.agents.crystal_gpt.model import load_model
+    from megen_gym.agents.crystal_gpt.network import CrystalGPT
+    from megen_gym.agents.crystal_gpt.regression import PropertyModel, Regressor
+
+    if tensors:
+        start = "network."
+        weights = {k.removeprefix(start): tensor for k, tensor in tensors.items() if k.startswith(start)}
+        return PropertyModel.restore(weights, meta["model"])
+    if settings.load is None:
+        trunk = CrystalGPT(shape_of(settings, n_max))
+    else:
+        pretrained, _ = load_model(settings.load, settings.dir)
+        pretrained.check(train.crystals)
+        trunk = pretrained.network
+    network = Regressor(trunk, settings.hidden, settings.dropout_rate)
+    network.fit(torch.from_numpy(train.properties[:, 0]))
+    elements = np.unique(train.crystals.elements[train.crystals.letters > 0]).tolist()
+    assert settings.property is not None
+    return PropertyModel(network, settings.property, elements, settings.symprec)
+
+
+def fingerprint(data: Dataset) -> str:
+    """A hash of crystals and their property, so that a run goes on with the same."""
+    from megen_gym.agents.crystal_gpt.train import fingerprint as of_crystals
+
+    values: FloatArray = data.properties
+    return hashlib.sha256(of_crystals(data.crystals).encode() + values.tobytes()).hexdigest()[:16]
+
+
+def reopen(wanted: Settings, given: Collection[str] | None) -> tuple[runs.Run, Settings]:
+    """The run to resume and its settings, with what the user may change taken from `wanted`.
+
+    Raises:
+        InputError: for a setting that cannot change any more.
+    """
+    from megen_gym.agents.crystal_gpt.regression import KEY, newest_regressor
+
+    assert wanted.resume is not None
+    run = newest_regressor(wanted.dir) if wanted.resume == "newest" else runs.open(wanted.dir, wanted.resume)
+    if KEY not in run.settings:
+        raise InputError(f"run {run.id} is no regressor; give one that agents/crystal_gpt/regress.py made")
+    settings = continued(run.id, from_json(run.settings[KEY]), wanted, Settings(), given, RESUMABLE)
+    return run, replace(settings, resume=run.id)
+
+
+def main() -> None:
+    """Command line."""
+    from megen_gym.cli import run
+
+    regress(run(Settings), given_on_command_line())
+
+
+if __name__ == "__main__":
+    main()
