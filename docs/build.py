@@ -36,6 +36,7 @@ from megen_gym.rewards.discriminator import DiscriminatorReward
 from megen_gym.rewards.megen import MegenReward
 from megen_gym.rewards.novelty import NoveltyReward
 from megen_gym.rewards.penalties import ContactReward, DistanceReward
+from megen_gym.rewards.property import PropertyReward
 
 PAGES: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
     "environments": (
@@ -63,6 +64,7 @@ PAGES: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
             "density": DensityReward,
             "volume_per_atom": VolumeReward,
             "valid": ValidReward,
+            "property": PropertyReward,
             "sum": SumReward,
         },
     ),

@@ -50,9 +50,9 @@ class CrystalReward(Reward):
     def _worth(self, crystals: StructureBatch) -> tuple[FloatArray, dict[str, FloatArray]]:
         """:meth:`worth`, 0 for nothing, as are the terms."""
         there = crystals.n_atoms > 0
-        worth = np.zeros(len(crystals))
+        worth: FloatArray = np.zeros(len(crystals))
         worth[there], some = self.worth(crystals[there])
-        terms = {name: np.zeros(len(crystals)) for name in some}
+        terms: dict[str, FloatArray] = {name: np.zeros(len(crystals)) for name in some}
         for name, value in some.items():
             terms[name][there] = value
         return worth, terms

@@ -21,6 +21,7 @@ _BUILT_IN: dict[str, str] = {
     "distance": "megen_gym.rewards.penalties:DistanceReward",
     "megen": "megen_gym.rewards.megen:MegenReward",
     "novelty": "megen_gym.rewards.novelty:NoveltyReward",
+    "property": "megen_gym.rewards.property:PropertyReward",
     "soap_ridge": "megen_gym.rewards.dart.soap:SoapRidge",
     "sum": "megen_gym.rewards.combine:SumReward",
     "valid": "megen_gym.rewards.crystals:ValidReward",
@@ -35,7 +36,7 @@ def reward_names() -> list[str]:
 
     >>> reward_names()
     ['calculator', 'contacts', 'dart', 'density', 'discriminator', 'distance', 'emt', 'lj', 'megen', 'novelty',
-    'soap_ridge', 'sum', 'tblite', 'valid', 'volume_per_atom']
+    'property', 'soap_ridge', 'sum', 'tblite', 'valid', 'volume_per_atom']
     """
     return sorted({*_BUILT_IN, *_CALCULATORS, *_users})
 

@@ -88,6 +88,9 @@ class LatticeDensity(nn.Module):
         value = numbers[row, index]
         each = -0.5 * ((value[:, None] - location) / spread) ** 2 - torch.log(spread * math.sqrt(2 * math.pi))
         density = torch.logsumexp(torch.log_softmax(logits, -1) + each, -1)
+        low, high = _interval(index, lattice[row])
+        angle = lattice[row].gather(1, index[:, None])[:, 0]
+        density = torch.where((index < 3) | ((angle > low) & (angle < high)), density, -torch.inf)
         density = density + self._jacobian(index, lattice[row], atoms[row])
         return torch.zeros_like(atoms, dtype=density.dtype).index_add(0, row, density)
 

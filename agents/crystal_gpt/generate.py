@@ -33,7 +33,7 @@ class Samples:
         crystals: B crystals.
         logp: (B, 4) logarithm of the model's likelihood: letters, elements, coordinates, lattice.
         drawn: Crystals that were drawn in all.
-        refused: Those among them whose atoms overlap.
+        refused: Those among them whose atoms overlap, or that could not be completed as asked.
     """
 
     crystals: CrystalBatch
@@ -95,7 +95,7 @@ def sample(
     count = drawn = refused = 0
     with tqdm(total=n, unit="crystal", disable=not progress) as bar:
         while count < n:
-            size = min(BATCH, max(n - count, 16) if drawn else n - count)
+            size = min(BATCH, max(n - count, 16) if drawn else n)
             chosen = numbers[(drawn + np.arange(size)) % len(numbers)]
             if shares is not None:
                 chosen = rng.choice(numbers, size, p=shares)
@@ -103,15 +103,17 @@ def sample(
             fixed = None if lattice is None else torch.tensor(_radians(lattice)).expand(size, -1)
             crystals = sampler.sample(torch.from_numpy(chosen), given, wanted, fixed).crystals()
             drawn += size
-            good = crystals.apart(min_distance) if min_distance > 0 else np.ones(size, dtype=bool)
+            good = crystals.n_sites > 0
+            if min_distance > 0:
+                good &= crystals.apart(min_distance)
             refused += int((~good).sum())
             kept.append(crystals[good][: n - count])
             count += len(kept[-1])
             bar.update(len(kept[-1]))
             if drawn > 2000 and count < FEWEST * drawn:
                 raise InputError(
-                    f"only {count} of {drawn} crystals have all atoms {min_distance} Å apart; lower min_distance or "
-                    "the temperature, train longer, or ask for something nearer to the training data"
+                    f"only {count} of {drawn} crystals could be completed as asked with all atoms {min_distance} Å "
+                    "apart; lower min_distance or the temperature, or ask for something nearer to the training data"
                 )
     crystals = CrystalBatch.join(kept)
     parts = model.log_prob(crystals, None if soft is None else soft[torch.zeros(len(crystals), dtype=torch.long)])

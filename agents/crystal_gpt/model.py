@@ -187,8 +187,12 @@ def load_model(where: str | Path = "newest", root: str | Path = "runs", device: 
     return model, run
 
 
-def newest_model(root: str | Path) -> runs.Run:
+def newest_model(root: str | Path, tuned: bool = True) -> runs.Run:
     """The crystal_gpt run created last below `root` that has a trained model.
+
+    Args:
+        root: Folder of the runs.
+        tuned: Tuned models count.
 
     Raises:
         InputError: if there is none.
@@ -197,7 +201,7 @@ def newest_model(root: str | Path) -> runs.Run:
         found = [run for run in runs.every(root) if "crystal_gpt" in run.settings and run.resumable]
     except InputError:
         found = []
-    found = [run for run in found if (run.path / runs.WEIGHTS).exists()]
+    found = [run for run in found if (run.path / runs.WEIGHTS).exists() and (tuned or "tune" not in run.settings)]
     if not found:
         raise InputError(f"{root} holds no crystal_gpt run; train one first: python agents/crystal_gpt/train.py")
     return found[-1]

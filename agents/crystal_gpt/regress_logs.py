@@ -51,13 +51,13 @@ def plot_regression(run: Run, train: Dataset, valid: Dataset) -> Path:
         if "mae" in metrics:
             axes[0].plot(epoch, metrics["mae"], label="held out", linewidth=1.6)
         axes[0].axhline(scores(truth, linear)[0], color="grey", linestyle="--", linewidth=1, label="composition")
-        axes[0].set_yscale("log")
+        axes[0].set_ylim(bottom=0)
         axes[0].legend(fontsize=8, frameon=False)
     axes[0].set_xlabel("epoch")
     axes[0].set_ylabel(f"mean absolute error of {model.name}")
     shown = np.concatenate([truth, guess, linear])
     ends = [shown.min(), shown.max()]
-    for axis, values, title in ((axes[1], guess, "transformer"), (axes[2], linear, "least squares on composition")):
+    for axis, values, title in ((axes[1], guess, "transformer"), (axes[2], linear, "composition")):
         mae, r2 = scores(truth, values)
         axis.plot(ends, ends, color="grey", linewidth=0.8)
         axis.plot(truth, values, ".", markersize=4, alpha=0.6)

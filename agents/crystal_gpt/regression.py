@@ -152,11 +152,12 @@ class PropertyModel:
                 f"a crystal has {most if most > self.n_max else 0} sites, but the regressor was made for 1 to "
                 f"{self.n_max}; leave such crystals out, or train it with a larger n_max"
             )
-        sites = Sites.of(crystals.ordered().padded(max(most, 1)))
+        if not len(crystals):
+            return np.zeros(0)
+        sites = Sites.of(crystals.ordered().padded(most))
         device, network = self.network.mean.device, self.network.eval()
         parts = [network(sites[rows].to(device)) for rows in torch.split(torch.arange(len(sites)), CHUNK)]
-        standard = torch.cat(parts).double() if parts else torch.zeros(0, device=device)
-        return np.asarray((standard * network.std + network.mean).double().cpu().numpy())
+        return np.asarray((torch.cat(parts).double() * network.std + network.mean).cpu().numpy())
 
     def strangers(self, crystals: CrystalBatch) -> list[Sequence[int]]:
         """Of each crystal, the atomic numbers that the training data do not have."""

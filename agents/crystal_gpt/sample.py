@@ -177,7 +177,8 @@ def drawn(settings: Settings, model: Model) -> Samples:
         min_distance=settings.min_distance, lattice=lattice, seed=settings.seed, progress=settings.progress,
     )  # fmt: skip
     if made.refused:
-        log.info(f"{made.refused} of {made.drawn} were refused: atoms nearer than {settings.min_distance} Å")
+        why = f"atoms nearer than {settings.min_distance} Å, or not completed as asked"
+        log.info(f"{made.refused} of {made.drawn} were refused: {why}")
     return made
 
 

@@ -15,7 +15,6 @@ from megen_gym.agents.crystal_gpt.network import CrystalGPT
 from megen_gym.agents.crystal_gpt.periodic import Mixture, choose, draw, log_density
 from megen_gym.agents.crystal_gpt.trunk import Cache
 from megen_gym.agents.crystal_gpt.wanted import Wanted
-from megen_gym.errors import InputError
 from megen_gym.structure import FloatArray
 
 
@@ -95,7 +94,7 @@ class Sampler:
         wanted: Wanted | None = None,
         lattice: Tensor | None = None,
     ) -> Sites:
-        """One crystal for each space group number (B,).
+        """One crystal for each space group number (B,); one without sites where a list could not be completed.
 
         Args:
             group: (B,) space group numbers.
@@ -129,11 +128,14 @@ class Sampler:
             if step < n_max:
                 contexts = [branch.context for branch in branches]
                 letter, element, angle = self.site(contexts, group[rows], letter, progress)
+                stuck = torch.from_numpy(progress.stuck).to(self.device)
+                letter = letter * ~stuck
                 out.letters[rows, step], out.elements[rows, step], out.angles[rows, step] = letter, element, angle
                 position = model.positions.row(group[rows], letter)
                 count = model.positions.multiplicity[position] * (letter > 0)
                 progress.add(letter, element, count, ~model.positions.free[position].any(-1))
                 atoms[rows] += count
+                out.letters[rows[stuck]] = 0
             else:
                 letter = torch.zeros_like(letter)
             going = letter > 0
@@ -180,8 +182,6 @@ class Sampler:
         usable = choices.elements(letter)
         if usable is not None:
             logits = logits.masked_fill(~usable, -torch.inf)
-            if torch.isneginf(logits).all(1).any():
-                raise InputError("X is the only element that is left for a site; allow more elements")
         element = choose(logits / temperature, self.rng, drawing.top_p) * (letter > 0)
         known = choices.coordinates()
         free = model.positions.free[model.positions.row(group, letter)] & (letter > 0)[:, None]

@@ -197,9 +197,10 @@ def reopen(wanted: Settings, given: Collection[str] | None) -> tuple[runs.Run, S
     from megen_gym.agents.crystal_gpt.model import newest_model
 
     assert wanted.resume is not None
-    run = newest_model(wanted.dir) if wanted.resume == "newest" else runs.open(wanted.dir, wanted.resume)
-    if "crystal_gpt" not in run.settings:
-        raise InputError(f"run {run.id} is no crystal_gpt run; give one that agents/crystal_gpt/train.py made")
+    newest = wanted.resume == "newest"
+    run = newest_model(wanted.dir, tuned=False) if newest else runs.open(wanted.dir, wanted.resume)
+    if "crystal_gpt" not in run.settings or "tune" in run.settings:
+        raise InputError(f"run {run.id} is no training of crystal_gpt; give one that agents/crystal_gpt/train.py made")
     kept = from_json(run.settings["crystal_gpt"])
     settings = continued(run.id, kept, wanted, resolved(Settings(preset=wanted.preset)), given, RESUMABLE)
     return run, replace(settings, resume=run.id)

@@ -96,6 +96,8 @@ class Progress:
         counts: (B, D) atoms placed, along the axes of the goals.
         n_max: Sites at most.
         step: Sites so far.
+        stuck: (B,) lists that can no longer end with what is wanted: the tables of `reach` know neither the template
+            nor the elements.
     """
 
     wanted: Wanted
@@ -109,13 +111,14 @@ class Progress:
     def __post_init__(self) -> None:
         self.low = np.zeros(len(self.numbers), dtype=np.int64)
         self.chosen = np.zeros((len(self.numbers), self.n_max), dtype=np.int64)
+        self.stuck = np.zeros(len(self.numbers), dtype=bool)
         self._open: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] | None = None
 
     def letters(self, allowed: Tensor) -> Tensor:
-        """(B, 28) those of the `allowed` letters that may come next.
+        """(B, 28) those of the `allowed` letters that may come next; X alone for lists that are stuck.
 
         Raises:
-            InputError: where the given sites leave nothing to choose.
+            InputError: where there is nothing to begin with.
         """
         mask = allowed.numpy(force=True).copy()
         template = self.wanted.template
@@ -133,12 +136,14 @@ class Progress:
                 mask[:, 1:] &= useful
         elif template is not None and template.closed:
             mask[:, 1:] = False
-        if not mask.any(1).all():
-            number = int(self.numbers[int((~mask.any(1)).argmax())])
+        self.stuck = ~mask.any(1)
+        if self.step == 0 and self.stuck.any():
+            number = int(self.numbers[self.stuck.argmax()])
             raise InputError(
-                f"after {self.step} sites nothing can follow in space group {number} that reaches what is wanted; "
-                "give other sites, another composition, or a larger n_max"
+                f"no site can be the first one in space group {number} and lead to what is wanted; give other sites, "
+                "another composition, or a larger n_max"
             )
+        mask[self.stuck, 0] = True
         return torch.from_numpy(mask).to(allowed.device)
 
     def elements(self, letter: Tensor) -> Tensor | None:
@@ -156,10 +161,11 @@ class Progress:
             like = self.chosen[:, template.same[self.step]]
             mask &= np.arange(ELEMENTS) == like[:, None]
         mask[letter.numpy(force=True) == 0] = True
-        if not mask.any(1).all():
-            raise InputError(
-                f"no element is left for site {self.step + 1}; allow more elements, or give other sites or composition"
-            )
+        without = ~mask.any(1)
+        if self.step == 0 and without.all():
+            raise InputError("no element is left for site 1; allow more elements, or give other sites or composition")
+        self.stuck |= without
+        mask[without] = True
         return torch.from_numpy(mask).to(letter.device)
 
     def coordinates(self) -> FloatArray | None:
