@@ -8,6 +8,7 @@ not always the one that the Tables print first.
 from __future__ import annotations
 
 import csv
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -217,10 +218,19 @@ def space_group(name: int | str) -> SpaceGroup:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without spglib's notice, at every call, that its errors will become exceptions."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        yield
+    """Without spglib's notice that its errors will become exceptions, and its lines on standard error for cells that it
+    has to try twice."""
+    before = os.environ.get("SPGLIB_WARNING")
+    os.environ["SPGLIB_WARNING"] = "OFF"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        if before is None:
+            del os.environ["SPGLIB_WARNING"]
+        else:
+            os.environ["SPGLIB_WARNING"] = before
 
 
 @lru_cache(maxsize=1)

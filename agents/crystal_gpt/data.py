@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -241,18 +240,10 @@ def _describe(atoms: Atoms, symprec: float) -> CrystalBatch:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Without warnings, and the lines that spglib writes to standard error for every cell that it has to try twice."""
-    before = os.environ.get("SPGLIB_WARNING")
-    os.environ["SPGLIB_WARNING"] = "OFF"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        if before is None:
-            del os.environ["SPGLIB_WARNING"]
-        else:
-            os.environ["SPGLIB_WARNING"] = before
+    """Without the warnings of readers."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _properties(texts: list[dict[str, str]], values: list[dict[str, float]]) -> tuple[tuple[str, ...], FloatArray]:

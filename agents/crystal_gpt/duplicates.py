@@ -22,7 +22,7 @@ from megen_gym.errors import InputError
 from megen_gym.periodic import Lattice
 from megen_gym.structure import FloatArray, IntArray
 
-TOLERANCE = 0.015
+TOLERANCE = 0.01
 """Largest difference of two crystals, in units of the cube root of the volume per atom (about 0.03 Å)."""
 
 VOLUME = 0.02

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
@@ -18,9 +18,14 @@ if __name__ == "__main__":
 from megen_gym.errors import InputError, user_errors
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ase import Atoms
+
     from megen_gym.agents.crystal_gpt.data import Dataset, Split
     from megen_gym.agents.crystal_gpt.model import Model
     from megen_gym.analysis.crystal_table import CrystalReport
+    from megen_gym.analysis.stability_report import StabilityJudge
     from megen_gym.runs import Run
 
 
@@ -49,7 +54,19 @@ class Settings:
     symprec: float = 0.01
     """Å, for the symmetry of samples."""
     cap: int | None = 300
-    """Crystals at most for uniqueness, novelty and coverage, which are slow; null for all."""
+    """Crystals at most for uniqueness, novelty, coverage and stability, which are slow; null for all."""
+    calculator: str | None = None
+    """Calculator (emt, lj, tblite, import path): judge stability too, by energies above a convex hull."""
+    calculator_kwargs: dict[str, Any] | None = None
+    """Its arguments, e.g. '{"method": "GFN1-xTB"}'."""
+    relax_steps: int = 200
+    """Most steps of the relaxation of cell and positions before that; 0 for crystals as they were drawn."""
+    keep_symmetry: bool = True
+    """Hold the space group while relaxing."""
+    hull: Path | None = None
+    """File of crystals with energies; by default those of the data, computed by the calculator, make the hull."""
+    hull_cutoff: float = 0.1
+    """eV per atom above the hull up to which a crystal is stable."""
     output: Path | None = None
     """Folder for evaluation.md, evaluation.csv and evaluation.png; by default the run's."""
     processes: int = 1
@@ -96,6 +113,7 @@ def evaluate(settings: Settings) -> tuple[dict[str, float], CrystalReport | None
     log.info(sentence)
     if settings.n == 0:
         return nats, None
+    judge = stability_judge(settings, split, held_out)
     groups = [] if settings.spacegroup is None else [group.number for group in load_groups(settings.spacegroup)]
     made = sample(
         model, settings.n, groups, drawing=Drawing(settings.temperature, None, settings.top_p),
@@ -109,6 +127,9 @@ def evaluate(settings: Settings) -> tuple[dict[str, float], CrystalReport | None
         cutoffs=CUTOFFS[settings.cutoffs], symprec=settings.symprec, cap=settings.cap, processes=settings.processes,
         seed=settings.seed, progress=settings.progress,
     )  # fmt: skip
+    if judge is not None:
+        rows, notes = judge(made.crystals.to_atoms(), cap=settings.cap, seed=settings.seed, progress=settings.progress)
+        report = replace(report, rows=(*report.rows, *rows), left_out=(*report.left_out, *notes))
     log.info("\n" + report.table(explain=False))
     folder = settings.output or run.path
     make_folder(folder)
@@ -126,8 +147,6 @@ def real_crystals(settings: Settings, run: Run, log: logging.Logger) -> tuple[Sp
     Raises:
         InputError: where no crystals are left to judge by, or the training data has changed.
     """
-    from dataclasses import replace
-
     from megen_gym.agents.crystal_gpt.data import load
     from megen_gym.agents.crystal_gpt.settings import from_json
     from megen_gym.agents.crystal_gpt.train import fingerprint, prepare
@@ -149,6 +168,25 @@ def real_crystals(settings: Settings, run: Run, log: logging.Logger) -> tuple[Sp
     return split, held_out
 
 
+def stability_judge(settings: Settings, split: Split, held_out: Dataset) -> StabilityJudge | None:
+    """What judges stability; None without a calculator.
+
+    Raises:
+        InputError: for a hull without a calculator, or what cannot be used.
+    """
+    from megen_gym.analysis.stability_report import StabilityJudge
+
+    if settings.calculator is None:
+        if settings.hull is not None or settings.calculator_kwargs is not None:
+            raise InputError("hull or calculator_kwargs was given without a calculator; give --calculator with it")
+        return None
+    return StabilityJudge(
+        split.train.crystals.to_atoms(), held_out.crystals.to_atoms(), settings.calculator, settings.calculator_kwargs,
+        steps=settings.relax_steps, keep_symmetry=settings.keep_symmetry, hull=settings.hull,
+        cutoff=settings.hull_cutoff,
+    )  # fmt: skip
+
+
 def likelihood(model: Model, data: Dataset) -> tuple[dict[str, float], str]:
     """Nats per crystal in all and by part, with spreads of at least 0.001, and the sentence that says so."""
     import numpy as np
@@ -168,7 +206,7 @@ def likelihood(model: Model, data: Dataset) -> tuple[dict[str, float], str]:
     return mean, sentence
 
 
-def plot(path: Path, made: list[object], real: list[object]) -> None:
+def plot(path: Path, made: list[Atoms], real: list[Atoms]) -> None:
     """Draw densities, numbers of elements and atoms, and volumes per atom of samples and of real crystals."""
     import matplotlib
     import numpy as np
@@ -179,14 +217,14 @@ def plot(path: Path, made: list[object], real: list[object]) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(1, 4, figsize=(15, 3.4), layout="constrained")
-    measures = (
+    measures: tuple[tuple[str, Callable[[list[Atoms]], Any], int | None], ...] = (
         ("density / g/cm³", densities, None),
         ("volume per atom / Å³", lambda some: np.array([atoms.cell.volume / len(atoms) for atoms in some]), None),
         ("elements", element_counts, 1),
         ("atoms", lambda some: np.array([len(atoms) for atoms in some]), 1),
     )
     for axis, (label, measure, step) in zip(axes, measures, strict=True):
-        values = [np.asarray(measure(some), dtype=float) for some in (real, made)]  # type: ignore[operator]
+        values = [np.asarray(measure(some), dtype=np.float64) for some in (real, made)]
         values = [value[np.isfinite(value)] for value in values]
         low, high = np.concatenate(values).min(), np.concatenate(values).max()
         bins = np.arange(low - 0.5, high + 1) if step and high - low < 60 else np.linspace(low, high + 1e-9, 40)

@@ -44,7 +44,7 @@ def plot_training(run: Run) -> Path | None:
     figure, axes = plt.subplots(1, 5, figsize=(16, 3.4), layout="constrained")
     for axis, (name, title) in zip(axes, ({"": "whole crystal"} | PARTS).items(), strict=True):
         end = f"_{name}" if name else ""
-        axis.plot(epoch, metrics[f"loss{end}"], label="training (with dropout)", linewidth=1)
+        axis.plot(epoch, metrics[f"loss{end}"], label="training, with dropout", linewidth=1)
         if "nll" in metrics:
             axis.plot(epoch, metrics[f"nll{end}"], label="held out", linewidth=1.6)
         axis.set_title(title, fontsize=10)

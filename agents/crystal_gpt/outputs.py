@@ -42,19 +42,22 @@ def kind_of(path: str | Path) -> str:
     return "folder"
 
 
-def write_samples(path: str | Path, samples: Samples, extra: dict[str, FloatArray] | None = None) -> Path:
+def write_samples(
+    path: str | Path, samples: Samples, extra: dict[str, FloatArray] | None = None, by: str | None = None
+) -> Path:
     """Write crystals, likeliest first; the kind of file follows from the name, see :func:`kind_of`.
 
     Args:
         path: File, or folder for one CIF per crystal.
         samples: Crystals and their likelihood.
         extra: More (B,) numbers by name.
+        by: Name among `extra` of what they are sorted by instead, smallest first and NaN last.
 
     Raises:
         InputError: for an ending that is not known, or a folder that holds CIFs of more crystals already.
     """
     path, kind = Path(path), kind_of(path)
-    order = np.argsort(-samples.logp.sum(1), kind="stable")
+    order = np.argsort(-samples.logp.sum(1) if by is None else (extra or {})[by], kind="stable")
     samples = samples[order]
     columns: dict[str, Any] = {name: samples.logp[:, index] for index, name in enumerate(PARTS)}
     columns |= {"logp": samples.logp.sum(1)} | {name: value[order] for name, value in (extra or {}).items()}

@@ -65,7 +65,7 @@ def regress(settings: Settings, given: Collection[str] | None = None) -> runs.Ru
     train, valid, n_max = prepare(settings, log)
     target, truth = train.properties[:, 0], valid.properties[:, 0]
     torch.manual_seed(settings.seed)
-    model = build(settings, train, n_max, tensors, meta)
+    model = build(settings, train, valid, n_max, tensors, meta)
     model.network.to(device)
     trainer = RegressionTrainer(model, train.crystals, target, settings)
     best, best_epoch = float("inf"), 0
@@ -170,7 +170,12 @@ def prepare(settings: Settings, log: logging.Logger) -> tuple[Dataset, Dataset, 
 
 
 def build(
-    settings: Settings, train: Dataset, n_max: int, tensors: dict[str, torch.Tensor], meta: dict[str, Any]
+    settings: Settings,
+    train: Dataset,
+    valid: Dataset,
+    n_max: int,
+    tensors: dict[str, torch.Tensor],
+    meta: dict[str, Any],
 ) -> PropertyModel:
     """The model: that of a checkpoint where there is one, else with a loaded or a new transformer.
 
@@ -192,7 +197,8 @@ def build(
         trunk = CrystalGPT(shape_of(settings, n_max))
     else:
         pretrained, _ = load_model(settings.load, settings.dir)
-        pretrained.check(train.crystals)
+        for part in (train, valid):
+            pretrained.check(part.crystals)
         trunk = pretrained.network
     network = Regressor(trunk, settings.hidden, settings.dropout_rate)
     network.fit(torch.from_numpy(train.properties[:, 0]))

@@ -37,7 +37,7 @@ class Settings:
     freeze: bool = False
     """Leave the loaded transformer as it is and train the perceptron behind it alone."""
     order: Literal["first", "last"] | None = None
-    """The lattice as a token before the sites (by default), or only beside the pooled states."""
+    """The lattice only beside the pooled states ("last", by default), or as a token before the sites too."""
     transformer_layers: int | None = None
     """Blocks (4)."""
     num_heads: int | None = None
@@ -138,7 +138,7 @@ def shape_of(settings: Settings, n_max: int) -> Shape:
     """The sizes of a new transformer."""
     given: dict[str, Any] = {to: getattr(settings, name) for name, to in _TRUNK.items()}
     given = {name: value for name, value in given.items() if value is not None}
-    return replace(Shape(n_max=n_max, dropout=settings.dropout_rate), **given)
+    return replace(Shape(order="last", n_max=n_max, dropout=settings.dropout_rate), **given)
 
 
 def from_json(data: dict[str, Any]) -> Settings:

@@ -162,7 +162,7 @@ def fractions(crystals: CrystalBatch) -> FloatArray:
     """(B, 119) share of each element among the atoms, by atomic number."""
     share = np.zeros((len(crystals), ELEMENTS))
     np.add.at(share, (np.arange(len(crystals))[:, None], crystals.elements), crystals.multiplicity)
-    return share / share.sum(1, keepdims=True)
+    return np.asarray(share / share.sum(1, keepdims=True))
 
 
 def baselines(crystals: CrystalBatch, target: FloatArray, held_out: CrystalBatch) -> tuple[FloatArray, FloatArray]:

@@ -10,7 +10,7 @@ import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
@@ -82,6 +82,15 @@ class Settings:
     """Reward (name or import path) that the chains look for, beside what is likely."""
     alpha: float = 1.0
     """Weight of the reward."""
+    # --- relaxation
+    relax: str | None = None
+    """Calculator (emt, lj, tblite, import path): relax what was drawn, and write it sorted by energy per atom."""
+    relax_kwargs: dict[str, Any] | None = None
+    """Its arguments, e.g. '{"method": "GFN1-xTB"}'."""
+    relax_steps: int = 200
+    """Most steps of the relaxation of cell and positions; 0 for energies alone."""
+    keep_symmetry: bool = True
+    """Hold the space group while relaxing."""
     # --- machine
     seed: int = 0
     """The same seed gives the same crystals."""
@@ -104,6 +113,7 @@ def sample(settings: Settings) -> list[Path]:
 
     from megen_gym.agents.crystal_gpt.model import load_model
     from megen_gym.agents.crystal_gpt.outputs import kind_of, write_samples
+    from megen_gym.agents.crystal_gpt.relaxing import relaxed
     from megen_gym.agents.nn.devices import device_of
 
     logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
@@ -114,8 +124,13 @@ def sample(settings: Settings) -> list[Path]:
     torch.set_num_threads(settings.threads)
     model, run = load_model(settings.run, settings.dir, device_of(settings.device))
     made = chains(settings, model) if settings.template is not None else drawn(settings, model)
-    written = [write_samples(path, made) for path in paths]
-    log = logging.getLogger("megen_gym")
+    log, extra = logging.getLogger("megen_gym"), None
+    if settings.relax is not None:
+        made, extra = relaxed(
+            made, settings.relax, settings.relax_kwargs, steps=settings.relax_steps,
+            keep_symmetry=settings.keep_symmetry, progress=settings.progress,
+        )  # fmt: skip
+    written = [write_samples(path, made, extra, "energy_per_atom" if extra else None) for path in paths]
     log.info(
         f"{len(made)} crystals in {len(set(made.crystals.group.tolist()))} space groups from {run.id} in "
         f"{', '.join(map(str, written))}; mean log-likelihood {made.logp.sum(1).mean():.2f} "
@@ -140,9 +155,13 @@ def check(settings: Settings) -> None:
             raise InputError(f"{name} is {value}; give a number above 0")
     if not 0 < settings.top_p <= 1:
         raise InputError(f"top_p is {settings.top_p}; give a number above 0, 1 at most")
-    for name in ("seed", "guidance", "min_distance"):
+    for name in ("seed", "guidance", "min_distance", "relax_steps"):
         if not 0 <= getattr(settings, name) < float("inf"):
             raise InputError(f"{name} is {getattr(settings, name)}; give 0 or more")
+    if settings.relax is not None:
+        from megen_gym.analysis.relax import calculator_factory
+
+        calculator_factory(settings.relax, settings.relax_kwargs)
 
 
 def drawn(settings: Settings, model: Model) -> Samples:

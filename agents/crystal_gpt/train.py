@@ -26,6 +26,7 @@ from megen_gym.errors import InputError, user_errors
 
 if TYPE_CHECKING:
     from megen_gym.agents.crystal_gpt.data import Dataset, Split
+    from megen_gym.agents.crystal_gpt.network import Shape
     from megen_gym.crystals import CrystalBatch
 
 
@@ -50,7 +51,7 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     log = logging.getLogger("megen_gym")
-    settings = resolved(settings)
+    asked, settings = settings, resolved(settings)
     run: runs.Run | None = None
     if settings.resume is not None:
         run, settings = reopen(settings, given)
@@ -67,6 +68,7 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     else:
         model, _ = load_model(settings.load, settings.dir)
         model.check(data.crystals)
+        check_sizes(asked, model.network.shape)
     model.network.to(device)
     trainer = Trainer(model, rows.crystals, model.given(rows.crystals, rows.names, rows.properties), settings)
     best, best_epoch = float("inf"), 0
@@ -164,6 +166,23 @@ def prepare(settings: Settings, log: logging.Logger) -> tuple[Dataset, Split, in
     if settings.batchsize > len(parts.train):
         log.info(f"batchsize {settings.batchsize} is larger than the data: {len(parts.train)} crystals are one batch")
     return data, parts, n_max
+
+
+def check_sizes(asked: Settings, shape: Shape) -> None:
+    """Refuse sizes that differ from those of the weights that training starts from.
+
+    Raises:
+        InputError: naming the setting.
+    """
+    sizes = {
+        "order": shape.order, "transformer_layers": shape.layers, "num_heads": shape.heads, "key_size": shape.key,
+        "model_size": shape.width, "h0_size": shape.hidden,
+    }  # fmt: skip
+    for name, size in sizes.items():
+        if getattr(asked, name) not in (None, size):
+            raise InputError(
+                f"{name} is {getattr(asked, name)}, but the run to load has {size}; give --{name} {size}, or train anew"
+            )
 
 
 def fingerprint(crystals: CrystalBatch) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from megen_gym.agents.crystal_gpt.network import ELEMENTS, LETTERS
 from megen_gym.crystals import SYMBOLS
 from megen_gym.errors import InputError, nearest
-from megen_gym.structure import FloatArray, IntArray
+from megen_gym.structure import BoolArray, FloatArray, IntArray
 from megen_gym.tasks.reach import Goals, Reach
 from megen_gym.wyckoff import LETTERS as NAMES
 from megen_gym.wyckoff import space_group
@@ -31,7 +31,7 @@ class Template:
     """
 
     letters: IntArray
-    elements: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+    elements: BoolArray
     same: IntArray
     coordinates: FloatArray
     closed: bool = False
@@ -55,7 +55,7 @@ class Wanted:
         template: Sites to begin with.
     """
 
-    elements: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] | None = None
+    elements: BoolArray | None = None
     goals: Goals | None = None
     template: Template | None = None
 
@@ -111,8 +111,8 @@ class Progress:
     def __post_init__(self) -> None:
         self.low = np.zeros(len(self.numbers), dtype=np.int64)
         self.chosen = np.zeros((len(self.numbers), self.n_max), dtype=np.int64)
-        self.stuck = np.zeros(len(self.numbers), dtype=bool)
-        self._open: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] | None = None
+        self.stuck: BoolArray = np.zeros(len(self.numbers), dtype=bool)
+        self._open: BoolArray | None = None
 
     def letters(self, allowed: Tensor) -> Tensor:
         """(B, 28) those of the `allowed` letters that may come next; X alone for lists that are stuck.
@@ -136,7 +136,7 @@ class Progress:
                 mask[:, 1:] &= useful
         elif template is not None and template.closed:
             mask[:, 1:] = False
-        self.stuck = ~mask.any(1)
+        self.stuck = np.asarray(~mask.any(1))
         if self.step == 0 and self.stuck.any():
             number = int(self.numbers[self.stuck.argmax()])
             raise InputError(
@@ -198,7 +198,7 @@ class Progress:
         self.numbers, self.group, self.counts = self.numbers[index], self.group[index], self.counts[index]
         self.low, self.chosen = self.low[index], self.chosen[index]
 
-    def _usable(self) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    def _usable(self) -> BoolArray:
         """(119,) elements that the next site may have, whatever its letter."""
         usable = np.arange(ELEMENTS) > 0
         if self.wanted.elements is not None:
