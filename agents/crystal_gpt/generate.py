@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -61,7 +61,7 @@ def sample(
     seed: int | np.random.Generator = 0,
     progress: bool = False,
 ) -> Samples:
-    """Draw crystals.
+    """Draw crystals of elements that the model has seen.
 
     Args:
         model: Trained.
@@ -91,6 +91,8 @@ def sample(
         for number in np.unique(numbers).tolist():
             wanted.start(torch.tensor([number]), model.network.shape.n_max)
     soft = soft_conditions(model, wanted, properties or {})
+    if wanted.elements is None:
+        wanted = replace(wanted, elements=np.isin(np.arange(ELEMENTS), model.elements))
     kept: list[CrystalBatch] = []
     count = drawn = refused = 0
     with tqdm(total=n, unit="crystal", disable=not progress) as bar:
