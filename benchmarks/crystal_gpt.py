@@ -216,8 +216,8 @@ def main() -> None:
     torch.set_num_threads(1)
     compare(Sizes(), 128, 100, train=True)
     compare(Sizes(layers=16, heads=16, key=64, width=64, embed=32, n_max=21), 256, 32, train=False)
-    code = "import time; t = time.process_time(); import megen_gym.agents.crystal_gpt.generate; print(time.process_time() "
-    code += "- t, int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) / 1024)"
+    code = "import time; t = time.process_time(); import megen_gym.agents.crystal_gpt.generate; "
+    code += "print(time.process_time() - t, int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) / 1024)"
     seconds, memory = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()

@@ -1,8 +1,8 @@
 """A reward changes what a trained model writes: ``python examples/tune_crystals.py``.
 
 crystal_gpt is trained on the bundled crystals for some seconds and then tuned towards a volume of 14 Å³ per atom in the
-space group of the perovskites, on a leash to the pretrained model. The last lines say what that brings and what it costs:
-nats of held-out crystals, and the share of crystals that differ from one another.
+space group of the perovskites, on a leash to the pretrained model. The last lines say what that brings and what it
+costs: nats of held-out crystals, and the share of crystals that differ from one another.
 """
 
 import argparse

@@ -23,8 +23,8 @@ class Settings:
     """Å, within which atoms count as equivalent."""
     holdout: float = 0.1
     """Share of the crystals that is not trained on but judges the model; with the same seed that of train.py."""
-    duplicates: Literal["drop", "group", "keep"] = "drop"
-    """Crystals that are there twice: the first one counts, or all on one side of the split, or wherever they fall."""
+    duplicates: Literal["group", "drop", "keep"] = "group"
+    """Crystals that are there twice: all on one side of the split, or the first one only, or wherever they fall."""
     n_max: int | None = None
     """Sites at most; by default those of the largest crystal."""
     max_sites: int | None = None

@@ -23,8 +23,8 @@ class Settings:
     """Å, within which atoms count as equivalent."""
     holdout: float = 0.1
     """Share of the crystals that is not trained on but judges the model."""
-    duplicates: Literal["drop", "group", "keep"] = "drop"
-    """Crystals that are there twice: the first one counts, or all on one side of the split, or wherever they fall."""
+    duplicates: Literal["group", "drop", "keep"] = "group"
+    """Crystals that are there twice: all on one side of the split, or the first one only, or wherever they fall."""
     n_max: int | None = None
     """Sites at most; by default those of the largest crystal."""
     max_sites: int | None = None
@@ -60,8 +60,8 @@ class Settings:
     """Kind of these components."""
     floor: float = 1e-3
     """Smallest spread: radians, and published units of the lattice."""
-    dropout_rate: float = 0.1
-    """Dropout in the network."""
+    dropout_rate: float = 0.2
+    """Dropout in the network (published 0.1)."""
     # --- training
     epochs: int = 200
     """Passes through the data at most."""
@@ -77,7 +77,7 @@ class Settings:
     """Learning rate (published 1e-4)."""
     lr_decay: float = 0.0
     """Divide it by 1 + lr_decay x steps, as published; 0 for a cosine down to a hundredth."""
-    weight_decay: float = 0.02
+    weight_decay: float = 0.1
     """Of AdamW."""
     clip_grad: float = 1.0
     """Largest norm of the gradient."""
