@@ -32,22 +32,29 @@ def test_modules_stay_readable() -> None:
             assert len(path.read_text().splitlines()) <= 500, path
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+PAGES = ("README.md", "docs/cryingan.md", "docs/crystal_gpt.md")
 
 
-def test_readme_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = blocks("python")
-    assert code
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.S)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
+def test_the_python_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for block in code:
-        exec(compile(block, "README.md", "exec"), {})
+    for block in blocks(page, "python"):
+        exec(compile(block, page, "exec"), {})
 
 
-def test_readme_commands_exist() -> None:
-    text = "\n".join(blocks("bash"))
+def test_the_readme_has_its_two_commands() -> None:
+    text = "\n".join(blocks("README.md", "bash"))
     assert "make demo" in text
     assert "make test" in text
+    assert blocks("README.md", "python")
+
+
+def test_commands_of_the_pages_exist() -> None:
+    text = "\n".join(block for page in PAGES for block in blocks(page, "bash"))
     for script in re.findall(r"python (\S+\.py)", text):
         assert (ROOT / script).exists(), script
     used: dict[str, set[str]] = {}
