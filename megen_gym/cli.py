@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +20,8 @@ def run(component: Callable[..., Any], arguments: Sequence[str] | None = None) -
     """
     from jsonargparse import ArgumentError, auto_cli, set_parsing_settings
 
+    if arguments is None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     words = None if arguments is None else list(arguments)
     try:

@@ -122,6 +122,8 @@ class CrystalBatch:
         from megen_gym.tasks.contacts import apart
 
         size = self.multiplicity
+        if not size.any():
+            return np.ones(len(self), dtype=bool)
         own = np.where(size > 0, np.cumsum(size, 1) - size, -1)
         batch = self.structures()
         assert batch.cell is not None

@@ -38,7 +38,7 @@ def require(module: str, extra: str) -> NoReturn:
 
 
 def user_errors(main: Callable[P, R]) -> Callable[P, R]:
-    """Turn :class:`InputError`, a full disk and the like into one sentence on stderr and exit code 2."""
+    """Turn :class:`InputError`, a full disk and the like into one sentence and exit code 2, and Ctrl-C into 130."""
 
     @wraps(main)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -53,6 +53,9 @@ def user_errors(main: Callable[P, R]) -> Callable[P, R]:
                 "check the path, its permissions and the free disk space, then run the same command again",
                 file=sys.stderr,
             )
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            raise SystemExit(130) from None
         raise SystemExit(2)
 
     return wrapped

@@ -18,7 +18,7 @@ from megen_gym.errors import InputError, nearest
 from megen_gym.structure import BoolArray, FloatArray, check_symbols
 from megen_gym.tasks.reach import Goals
 from megen_gym.tasks.start import Start
-from megen_gym.wyckoff import LETTERS, SpaceGroup, space_group
+from megen_gym.wyckoff import LETTERS, space_group
 
 RADIOACTIVE = (43, 61, *range(84, ELEMENTS))
 """Atomic numbers of elements without a stable isotope (bismuth counts as stable)."""
@@ -57,8 +57,7 @@ class Request:
         if self.wyckoff is not None or self.sites is not None:
             if template is not None or (self.wyckoff is not None and self.sites is not None):
                 raise InputError("wyckoff, sites, and a JSON file of elements were given together; give one of them")
-            known = [space_group(number) for number in groups or sorted(model.groups)[:1]]
-            template = self._letters() if self.wyckoff is not None else self._sites(model, known)
+            template = self._letters() if self.wyckoff is not None else self._sites(model, groups)
         for name, value in (("n_atoms", self.n_atoms), ("max_atoms", self.max_atoms)):
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}; give at least 1")
@@ -105,9 +104,19 @@ class Request:
             raise InputError("wyckoff names no letter; write them as in 'a b c'")
         return Template.of_letters("".join(letters))
 
-    def _sites(self, model: Model, groups: list[SpaceGroup]) -> Template:
-        start = Start.read(self.sites)
-        letters, elements, _ = start.checked(groups, SYMBOLS, model.network.shape.n_max)
+    def _sites(self, model: Model, groups: list[int]) -> Template:
+        start, n_max = Start.read(self.sites), model.network.shape.n_max
+        if groups:
+            letters, elements, _ = start.checked([space_group(number) for number in groups], SYMBOLS, n_max)
+        else:  # any group that has these sites; which ones is decided where groups are drawn
+            for number in sorted(model.groups, key=lambda one: -model.groups[one]):
+                try:
+                    letters, elements, _ = start.checked([space_group(number)], SYMBOLS, n_max)
+                    break
+                except InputError as error:
+                    reason = error
+            else:
+                raise InputError(f"no space group of the training data has these sites; the last one: {reason}")
         for z in elements.tolist():
             _check_known(model, z)
         given = np.full((len(letters), 3), np.nan)
@@ -177,9 +186,16 @@ def _template_of_json(path: Path) -> Template:
         allowed = np.zeros((len(masks), ELEMENTS), dtype=bool)
         for row, entries in enumerate(masks):
             for entry in entries if isinstance(entries, list) else [entries]:
-                allowed[row, atomic_numbers[entry] if isinstance(entry, str) else int(entry)] = True
+                number = atomic_numbers[entry] if isinstance(entry, str) else int(entry)
+                if not 0 < number < ELEMENTS:
+                    raise ValueError(f"no element has the number {number}")
+                allowed[row, number] = True
+            if not allowed[row].any():
+                raise ValueError(f"site {row} may hold no element")
         same = np.full(len(masks), -1)
         for first, second in pairs:
+            if first == second or min(first, second) < 0:
+                raise ValueError(f"sites {first} and {second} cannot be told to be the same")
             same[max(first, second)] = min(first, second)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); give a JSON file of elements") from None

@@ -92,6 +92,7 @@ def evaluate(settings: Settings) -> tuple[dict[str, float], CrystalReport | None
 
     from megen_gym.agents.crystal_gpt.generate import sample
     from megen_gym.agents.crystal_gpt.model import load_model
+    from megen_gym.agents.crystal_gpt.outputs import check_output
     from megen_gym.agents.crystal_gpt.sampling import Drawing
     from megen_gym.agents.nn.devices import device_of
     from megen_gym.analysis.coverage import CUTOFFS
@@ -104,11 +105,26 @@ def evaluate(settings: Settings) -> tuple[dict[str, float], CrystalReport | None
     for name in ("threads", "processes"):
         if getattr(settings, name) < 1:
             raise InputError(f"{name} is {getattr(settings, name)}; give at least 1")
+    if not (settings.cap is None or settings.cap >= 2) or not settings.symprec > 0:
+        raise InputError(f"cap is {settings.cap}, symprec {settings.symprec}; give at least 2, and a number above 0")
+    if settings.output is not None:
+        check_output(settings.output, 1)
     if settings.n < 0 or settings.seed < 0 or settings.temperature <= 0 or not 0 < settings.top_p <= 1:
         raise InputError("n, seed, temperature or top_p cannot be used; give 0 or more, above 0, and above 0 up to 1")
     torch.set_num_threads(settings.threads)
     model, run = load_model(settings.run, settings.dir, device_of(settings.device))
-    split, held_out = real_crystals(settings, run, log)
+    other = None if settings.data is None else unseen(settings, run)
+    if settings.n == 0 and other is not None:
+        nats, sentence = likelihood(model, other)
+        log.info(sentence)
+        return nats, None
+    split = trained_split(settings, run, log)
+    held_out = split.valid if other is None else other
+    if len(held_out) < 2:
+        raise InputError(
+            f"there are {len(held_out)} crystals to judge by; give a file of at least two with --data, or train with a "
+            "larger --holdout"
+        )
     nats, sentence = likelihood(model, held_out)
     log.info(sentence)
     if settings.n == 0:
@@ -141,31 +157,36 @@ def evaluate(settings: Settings) -> tuple[dict[str, float], CrystalReport | None
     return nats, report
 
 
-def real_crystals(settings: Settings, run: Run, log: logging.Logger) -> tuple[Split, Dataset]:
-    """The split that the model was trained with, and the crystals that it is judged by.
+def trained_split(settings: Settings, run: Run, log: logging.Logger) -> Split:
+    """The split that the model was trained with.
 
     Raises:
-        InputError: where no crystals are left to judge by, or the training data has changed.
+        InputError: where the training data is gone or has changed.
     """
-    from megen_gym.agents.crystal_gpt.data import load
     from megen_gym.agents.crystal_gpt.settings import from_json
     from megen_gym.agents.crystal_gpt.train import fingerprint, prepare
 
     kept = from_json(run.settings["crystal_gpt"])
     _, split, _ = prepare(replace(kept, progress=settings.progress), log)
-    if fingerprint(split.train.crystals) != run.load_state()[1]["fingerprint"]:
+    seen = fingerprint(split.train.crystals)
+    if run.load_state()[1].get("fingerprint", seen) != seen:
         raise InputError(
             f"the data of run {run.id} ({kept.data or 'the bundled set'}) has changed since it was trained; restore "
             "it, or train anew"
         )
-    held_out = split.valid
-    if settings.data is not None:
-        held_out = load(settings.data, kept.symprec, cache=kept.cache, progress=settings.progress)
-        if kept.max_sites is not None:
-            held_out = held_out[(held_out.crystals.n_sites <= kept.max_sites).nonzero()[0]]
-    if len(held_out) < 2:
-        raise InputError("training held out no crystals to judge by; give some that it has not seen with --data")
-    return split, held_out
+    return split
+
+
+def unseen(settings: Settings, run: Run) -> Dataset:
+    """The crystals of the file that the user gives."""
+    from megen_gym.agents.crystal_gpt.data import load
+    from megen_gym.agents.crystal_gpt.settings import from_json
+
+    kept = from_json(run.settings["crystal_gpt"])
+    data = load(settings.data, kept.symprec, cache=kept.cache, progress=settings.progress)
+    if kept.max_sites is not None:
+        data = data[(data.crystals.n_sites <= kept.max_sites).nonzero()[0]]
+    return data
 
 
 def stability_judge(settings: Settings, split: Split, held_out: Dataset) -> StabilityJudge | None:
@@ -195,6 +216,10 @@ def likelihood(model: Model, data: Dataset) -> tuple[dict[str, float], str]:
     from megen_gym.agents.crystal_gpt.training import PUBLISHED_FLOOR
 
     few = data.crystals.n_sites <= model.network.shape.n_max
+    if not few.any():
+        raise InputError(
+            f"all crystals to judge by have more than the {model.network.shape.n_max} sites of the model; give others"
+        )
     parts = model.log_prob(data.crystals[few], None, PUBLISHED_FLOOR)
     table = -np.stack([part.double().numpy() for part in (parts.total, *parts)], 1)
     mean = dict(zip(("total", *Parts._fields), table.mean(0).tolist(), strict=True))

@@ -9,14 +9,12 @@ import numpy as np
 import torch
 
 from megen_gym.agents.crystal_gpt.conditions import ELEMENTS, Given
-from megen_gym.agents.crystal_gpt.encoding import Sites
 from megen_gym.agents.crystal_gpt.model import Model
 from megen_gym.agents.crystal_gpt.sampling import Drawing, Sampler
 from megen_gym.agents.crystal_gpt.wanted import Wanted
 from megen_gym.crystals import CrystalBatch
 from megen_gym.errors import InputError, nearest
 from megen_gym.structure import FloatArray, IntArray
-from megen_gym.wyckoff import space_group
 
 BATCH = 500
 """Crystals drawn at one time."""
@@ -91,8 +89,7 @@ def sample(
         for number in np.unique(numbers).tolist():
             wanted.start(torch.tensor([number]), model.network.shape.n_max)
     soft = soft_conditions(model, wanted, properties or {})
-    if wanted.elements is None:
-        wanted = replace(wanted, elements=np.isin(np.arange(ELEMENTS), model.elements))
+    wanted = known_only(model, wanted)
     kept: list[CrystalBatch] = []
     count = drawn = refused = 0
     with tqdm(total=n, unit="crystal", disable=not progress) as bar:
@@ -120,6 +117,13 @@ def sample(
     crystals = CrystalBatch.join(kept)
     parts = model.log_prob(crystals, None if soft is None else soft[torch.zeros(len(crystals), dtype=torch.long)])
     return Samples(crystals, torch.stack(list(parts), 1).double().numpy(), drawn, refused)
+
+
+def known_only(model: Model, wanted: Wanted) -> Wanted:
+    """The same conditions with the elements of the training data where none were asked for."""
+    if wanted.elements is not None:
+        return wanted
+    return replace(wanted, elements=np.isin(np.arange(ELEMENTS), model.elements))
 
 
 def histogram(model: Model, wanted: Wanted) -> tuple[IntArray, FloatArray]:
@@ -170,7 +174,7 @@ def soft_conditions(model: Model, wanted: Wanted, properties: Mapping[str, float
         used = np.flatnonzero(goals.axis >= 0)
         composition[0, used] = torch.from_numpy(share[goals.axis[used]]).float()
         elements[0, used] = 1.0
-    elif wanted.elements is not None and wanted.elements.sum() <= 8:
+    elif wanted.elements is not None and wanted.elements.sum() < len(model.elements):
         elements[0] = torch.from_numpy(wanted.elements[:ELEMENTS].astype(np.float32))
     if goals is not None and len(goals.counts) == 1:
         atoms[0] = float(goals.counts[0].sum())
@@ -178,13 +182,5 @@ def soft_conditions(model: Model, wanted: Wanted, properties: Mapping[str, float
     return Given(given.properties.to(device), composition.to(device), elements.to(device), atoms.to(device))
 
 
-def check_group(name: int | str) -> int:
-    """Number of a space group by number or symbol."""
-    return space_group(name).number
-
-
 def _radians(lattice: FloatArray) -> FloatArray:
     return np.concatenate([lattice[:3], np.deg2rad(lattice[3:])])
-
-
-__all__ = ["Samples", "Sites", "histogram", "sample", "soft_conditions"]

@@ -87,6 +87,8 @@ def run_chains(
     if same is not None:
         tied[: len(same)] = same
 
+    crystals = _begun(crystals, allowed, tied, rng)
+
     def judged(candidate: CrystalBatch) -> tuple[FloatArray, FloatArray]:
         logp = model.log_prob(candidate.ordered()).total.double().numpy()
         return logp, weight * reward(candidate) if reward is not None else np.zeros(len(logp))
@@ -120,6 +122,29 @@ def run_chains(
     crystals = crystals.ordered()
     parts = torch.stack(list(model.log_prob(crystals)), 1).double().numpy()
     return Samples(crystals, parts, size), accepted / max(tried, 1)
+
+
+def _begun(crystals: CrystalBatch, allowed: BoolArray, tied: IntArray, rng: np.random.Generator) -> CrystalBatch:
+    """The crystals with allowed elements, drawn, where they have others.
+
+    Raises:
+        InputError: where no element is allowed for all sites that are to have the same.
+    """
+    elements = crystals.elements.copy()
+    for site in range(int(crystals.n_sites.max())):
+        if tied[site] >= 0:
+            elements[:, site] = np.where(crystals.letters[:, site] > 0, elements[:, tied[site]], 0)
+            continue
+        group = [other for other in range(len(tied)) if other == site or _leads(tied, other, site)]
+        choices = np.flatnonzero(allowed[group].all(0))
+        if not len(choices):
+            raise InputError(
+                f"no element is allowed for site {site} (counted from 0) and those that are to have the same, among "
+                "those that the model knows; allow more elements"
+            )
+        other = ~np.isin(elements[:, site], choices) & (crystals.letters[:, site] > 0)
+        elements[:, site] = np.where(other, rng.choice(choices, len(elements)), elements[:, site])
+    return CrystalBatch(crystals.group, crystals.letters, elements, crystals.coordinates, crystals.lattice)
 
 
 def _free(crystals: CrystalBatch) -> BoolArray:

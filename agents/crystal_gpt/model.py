@@ -16,6 +16,7 @@ from megen_gym.agents.crystal_gpt.conditions import COUNTED, Given, Known
 from megen_gym.agents.crystal_gpt.encoding import Sites
 from megen_gym.agents.crystal_gpt.network import CrystalGPT, Parts, Shape
 from megen_gym.agents.crystal_gpt.settings import Settings, condition_names
+from megen_gym.agents.crystal_gpt.trunk import Block
 from megen_gym.crystals import CrystalBatch
 from megen_gym.errors import InputError, nearest
 from megen_gym.structure import FloatArray
@@ -87,12 +88,33 @@ class Model:
         network = CrystalGPT(shape, known)
         sites = Sites.of(crystals)
         network.cell.fit(sites.lattice, sites.group, torch.from_numpy(crystals.n_atoms))
+        model = cls(network)
+        model.relearn(crystals, names, properties, settings.dropout_rate)
+        return model
+
+    def relearn(self, crystals: CrystalBatch, names: Sequence[str], properties: FloatArray, dropout: float) -> None:
+        """Take note of other training data, and set the dropout; weights stay.
+
+        Raises:
+            InputError: where a property that the model is conditioned on is missing.
+        """
         numbers, counts = np.unique(crystals.group, return_counts=True)
-        elements = np.unique(crystals.elements[crystals.letters > 0])
-        ends = (np.nanmin(columns, 0), np.nanmax(columns, 0)) if chosen else ([], [])
-        spread = {name: (float(low), float(high)) for name, low, high in zip(chosen, *ends, strict=True)}
-        groups = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
-        return cls(network, groups, elements.tolist(), int(crystals.n_atoms.max()), spread)
+        self.groups = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+        self.elements = np.unique(crystals.elements[crystals.letters > 0]).tolist()
+        self.max_atoms = int(crystals.n_atoms.max())
+        self.spread = {}
+        for name in self.known.properties:
+            if name not in names:
+                raise InputError(
+                    f"the model was trained with the property {name!r}, which the data does not have; add it"
+                )
+            column = properties[:, list(names).index(name)]
+            self.spread[name] = (float(np.nanmin(column)), float(np.nanmax(column)))
+        for module in self.network.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = dropout
+            elif isinstance(module, Block):
+                module.dropout = dropout
 
     @property
     def known(self) -> Known:

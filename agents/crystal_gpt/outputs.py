@@ -42,6 +42,26 @@ def kind_of(path: str | Path) -> str:
     return "folder"
 
 
+def check_output(path: str | Path, count: int) -> None:
+    """Refuse a place that cannot be written to, before any work is done.
+
+    Raises:
+        InputError: for an ending that is not known, a folder that is a file, or one that holds more CIFs already.
+    """
+    path, kind = Path(path), kind_of(path)
+    for above in path.absolute().parents:
+        if above.exists():
+            if not above.is_dir():
+                raise InputError(f"cannot write {path}: {above} is a file; give another place")
+            break
+    if kind == "folder":
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file; give a folder, or a name with an ending")
+        check_folder(path, CIF_NAME.replace("{:04d}", "*"), count)
+    elif path.is_dir():
+        raise InputError(f"{path} is a folder; give the name of a file")
+
+
 def write_samples(
     path: str | Path, samples: Samples, extra: dict[str, FloatArray] | None = None, by: str | None = None
 ) -> Path:
@@ -68,8 +88,10 @@ def write_samples(
         if kind == "db":
             for row, atoms in enumerate(structures):
                 atoms.info |= {name: values[row] for name, values in info.items()}
-            path.unlink(missing_ok=True)
-            write_db(path, structures, info)
+            temporary = path.with_name(f".tmp-{path.name}")
+            temporary.unlink(missing_ok=True)
+            write_db(temporary, structures, info)
+            temporary.replace(path)
             return path
         return write_structures(path, structures, info)
     texts = cif_text(crystals)

@@ -69,7 +69,7 @@ class Settings:
     """Å; crystals with atoms nearer than this are drawn again; 0 keeps all."""
     # --- chains
     template: str | None = None
-    """Structure file: swap its elements and move its atoms by Markov chains; letters stay."""
+    """Structure file, of which the first structure counts: swap elements and move atoms by chains; letters stay."""
     nsweeps: int = 10
     """Times that every site of the chains is tried."""
     mc_width: float = 0.1
@@ -80,6 +80,8 @@ class Settings:
     """Temperature of the last sweep."""
     reward: str | None = None
     """Reward (name or import path) that the chains look for, beside what is likely."""
+    reward_kwargs: str | None = None
+    """Its arguments as a JSON object, such as '{"target": 16}'."""
     alpha: float = 1.0
     """Weight of the reward."""
     # --- relaxation
@@ -102,6 +104,17 @@ class Settings:
     """Show a progress bar."""
 
 
+COLDEST = 1e-6
+"""Lowest temperature."""
+
+DRAWN_ONLY = (
+    "spacegroup", "composition", "n_atoms", "max_atoms", "wyckoff", "sites", "lattice", "conditions", "guidance",
+    "temperature", "T1", "top_p",
+)  # fmt: skip
+CHAINS_ONLY = ("reward", "reward_kwargs", "alpha", "nsweeps", "mc_width", "init_temp", "end_temp")
+"""Settings that mean nothing with and without a template."""
+
+
 @user_errors
 def sample(settings: Settings) -> list[Path]:
     """Draw, and write the files that come back.
@@ -112,7 +125,7 @@ def sample(settings: Settings) -> list[Path]:
     import torch
 
     from megen_gym.agents.crystal_gpt.model import load_model
-    from megen_gym.agents.crystal_gpt.outputs import kind_of, write_samples
+    from megen_gym.agents.crystal_gpt.outputs import check_output, write_samples
     from megen_gym.agents.crystal_gpt.relaxing import relaxed
     from megen_gym.agents.nn.devices import device_of
 
@@ -120,7 +133,7 @@ def sample(settings: Settings) -> list[Path]:
     check(settings)
     paths = [name.strip() for name in settings.output.split(",") if name.strip()]
     for path in paths:
-        kind_of(path)
+        check_output(path, settings.n)
     torch.set_num_threads(settings.threads)
     model, run = load_model(settings.run, settings.dir, device_of(settings.device))
     made = chains(settings, model) if settings.template is not None else drawn(settings, model)
@@ -153,6 +166,13 @@ def check(settings: Settings) -> None:
         value = getattr(settings, name)
         if value is not None and not 0 < value < float("inf"):
             raise InputError(f"{name} is {value}; give a number above 0")
+    if settings.temperature < COLDEST:
+        raise InputError(f"temperature is {settings.temperature}; give at least {COLDEST:g}")
+    other = DRAWN_ONLY if settings.template is not None else CHAINS_ONLY
+    for name in other:
+        if getattr(settings, name) != getattr(Settings(), name):
+            how = "with a template" if settings.template is not None else "without a template"
+            raise InputError(f"{name} was given {how}, where it means nothing; leave it out")
     if not 0 < settings.top_p <= 1:
         raise InputError(f"top_p is {settings.top_p}; give a number above 0, 1 at most")
     for name in ("seed", "guidance", "min_distance", "relax_steps"):
@@ -182,6 +202,8 @@ def drawn(settings: Settings, model: Model) -> Samples:
             raise InputError("a lattice was given without one space group; give --spacegroup with it")
         lattice = parse_lattice(settings.lattice, groups[0])
     properties = parse_properties(settings.conditions)
+    if settings.guidance and not model.known.names:
+        raise InputError("guidance was given for a model without conditions; leave it out, or train with --conditions")
     log = logging.getLogger("megen_gym")
     for name, value in properties.items():
         low, high = model.spread.get(name, (value, value))
@@ -220,6 +242,7 @@ def chains(settings: Settings, model: Model) -> Samples:
     allowed[:, model.elements] = True
     if asked.elements is not None:
         allowed &= asked.elements
+    usable = np.ones(119, dtype=bool) if asked.elements is None else asked.elements
     same = template.same
     if asked.template is not None:
         if len(asked.template.letters) != len(template.letters):
@@ -227,9 +250,9 @@ def chains(settings: Settings, model: Model) -> Samples:
                 f"{settings.elements} describes {len(asked.template.letters)} sites, the template has "
                 f"{len(template.letters)}; give one entry for each"
             )
-        allowed, same = asked.template.elements, asked.template.same
+        allowed, same = asked.template.elements & usable, asked.template.same
     chain = Chain(settings.nsweeps, settings.mc_width, settings.init_temp, settings.end_temp)
-    reward = None if settings.reward is None else rewarded(settings.reward)
+    reward = None if settings.reward is None else rewarded(settings.reward, settings.reward_kwargs)
     with tqdm(total=settings.nsweeps, unit="sweep", disable=not settings.progress) as bar:
 
         def report(accepted: float, logp: float) -> None:

@@ -32,7 +32,7 @@ class Settings:
     conditions: str = ""
     """What can be asked of samples, separated by commas: columns of the data, and composition, elements, n_atoms."""
     condition_dropout: float = 0.2
-    """Chance that a condition is not shown to the model in training."""
+    """Chance that a condition is not shown to the model in training, and that none of them is."""
     cache: bool = True
     """Keep what was read from the data for the next time."""
     # --- network

@@ -11,6 +11,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 from collections.abc import Collection
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,13 +21,13 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
 from megen_gym import runs
-from megen_gym.agents.crystal_gpt.settings import RESUMABLE, Settings, from_json, resolved
+from megen_gym.agents.crystal_gpt.settings import RESUMABLE, Settings, condition_names, from_json, resolved
 from megen_gym.agents.nn.resuming import continued, given_on_command_line, where
 from megen_gym.errors import InputError, user_errors
 
 if TYPE_CHECKING:
     from megen_gym.agents.crystal_gpt.data import Dataset, Split
-    from megen_gym.agents.crystal_gpt.network import Shape
+    from megen_gym.agents.crystal_gpt.model import Model
     from megen_gym.crystals import CrystalBatch
 
 
@@ -68,7 +69,8 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     else:
         model, _ = load_model(settings.load, settings.dir)
         model.check(data.crystals)
-        check_sizes(asked, model.network.shape)
+        check_loaded(asked, given, model)
+        model.relearn(rows.crystals, rows.names, rows.properties, settings.dropout_rate)
     model.network.to(device)
     trainer = Trainer(model, rows.crystals, model.given(rows.crystals, rows.names, rows.properties), settings)
     best, best_epoch = float("inf"), 0
@@ -76,13 +78,15 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
         trainer.load_state(tensors, meta)
         best, best_epoch = meta["best"], meta["best_epoch"]
     if run is None:
+        if settings.data is not None:
+            settings = replace(settings, data=str(Path(settings.data).resolve()))
         run = runs.create(settings.dir, {"name": settings.name, "seed": settings.seed, "crystal_gpt": asdict(settings)})
     run.clean()
     run.truncate_metrics(trainer.epoch - 1)
+    weights = sum(p.numel() for p in model.network.parameters())
     log.info(
         f"run {run.id}: {len(rows)} crystals, {len(split.valid)} held out, {len(model.groups)} space groups, "
-        f"{len(model.elements)} elements, up to {n_max} sites; {sum(p.numel() for p in model.network.parameters())} "
-        "weights"
+        f"{len(model.elements)} elements, up to {model.network.shape.n_max} sites; {weights} weights"
     )
 
     def checkpoint() -> None:
@@ -112,15 +116,18 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
             while not over():
                 row = trainer.run_epoch(report) | {"lr": trainer.learning_rate(), "seconds": trainer.elapsed}
                 last = over()
+                begin = time.monotonic()
                 if len(split.valid) and (last or trainer.epoch % settings.eval_freq == 0):
                     row |= trainer.judge(split.valid.crystals)
-                if row.get("nll", row["loss"]) < best:
-                    best, best_epoch = row.get("nll", row["loss"]), trainer.epoch
+                score = row.get("nll", float("inf") if len(split.valid) else row["loss"])
+                if score < best:
+                    best, best_epoch = score, trainer.epoch
                     run.save_weights(trainer.average.state_dict())
                 run.append_metrics(trainer.epoch - 1, row)
                 events.add(trainer.epoch, row)
                 if last or over() or trainer.epoch % settings.save_freq == 0:
                     checkpoint()
+                trainer.elapsed += time.monotonic() - begin
         except KeyboardInterrupt:
             bar.close()
             kept = run.load_state()[1]["epoch"]
@@ -168,20 +175,29 @@ def prepare(settings: Settings, log: logging.Logger) -> tuple[Dataset, Split, in
     return data, parts, n_max
 
 
-def check_sizes(asked: Settings, shape: Shape) -> None:
-    """Refuse sizes that differ from those of the weights that training starts from.
+def check_loaded(asked: Settings, given: Collection[str] | None, model: Model) -> None:
+    """Refuse settings of the network that differ from the one that training starts from.
 
     Raises:
         InputError: naming the setting.
     """
-    sizes = {
+    shape = model.network.shape
+    has = {
         "order": shape.order, "transformer_layers": shape.layers, "num_heads": shape.heads, "key_size": shape.key,
-        "model_size": shape.width, "h0_size": shape.hidden,
+        "model_size": shape.width, "h0_size": shape.hidden, "Nf": shape.frequencies, "Kx": shape.components,
+        "Kl": shape.lattice_components, "coordinate": shape.coordinate, "floor": shape.floor, "n_max": shape.n_max,
+        "conditions": ",".join(model.known.names),
     }  # fmt: skip
-    for name, size in sizes.items():
-        if getattr(asked, name) not in (None, size):
+    defaults = Settings()
+    names = given if given is not None else [n for n in has if getattr(asked, n) != getattr(defaults, n)]
+    for name in has.keys() & set(names):
+        value = getattr(asked, name)
+        same = value == has[name]
+        if name == "conditions":
+            same = set(condition_names(value)) == set(model.known.names)
+        if not same:
             raise InputError(
-                f"{name} is {getattr(asked, name)}, but the run to load has {size}; give --{name} {size}, or train anew"
+                f"{name} is {value}, but the run to load has {has[name] or 'none'}; leave --{name} out, or train anew"
             )
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from megen_gym.agents.crystal_gpt.conditions import Given
 from megen_gym.agents.crystal_gpt.encoding import Sites
-from megen_gym.agents.crystal_gpt.generate import sample, soft_conditions
+from megen_gym.agents.crystal_gpt.generate import known_only, sample, soft_conditions
 from megen_gym.agents.crystal_gpt.model import CHUNK, Model
 from megen_gym.agents.crystal_gpt.permitted import Permitted, log_likelihood, replayed
 from megen_gym.agents.crystal_gpt.preferences import batches_of, preference_loss, ranked_pairs
@@ -108,7 +108,8 @@ class Tuner:
         pairs: CrystalBatch | None = None,
     ) -> None:
         self.model, self.settings, self.scorer = model, settings, scorer
-        self.groups, self.wanted, self.properties = groups or [], wanted or Wanted(), dict(properties or {})
+        self.groups, self.wanted = groups or [], known_only(model, wanted or Wanted())
+        self.properties = dict(properties or {})
         self.network = model.network.eval()
         self.pretrained = copy.deepcopy(model.network).eval().requires_grad_(False)
         self.condition = soft_conditions(model, self.wanted, self.properties)
