@@ -13,8 +13,8 @@ from megen_gym.agents.crystal_gpt.tune import tune
 from megen_gym.agents.crystal_gpt.tune_settings import Settings as TuneSettings
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--max_time", type=float, default=15.0, help="seconds of training")
-parser.add_argument("--epochs", type=int, default=12, help="batches of 100 crystals to tune with")
+parser.add_argument("--max_time", type=float, default=10.0, help="seconds of training")
+parser.add_argument("--epochs", type=int, default=8, help="batches of 100 crystals to tune with")
 options = parser.parse_args()
 
 pretrained = train(Settings(max_time=options.max_time, progress=False, name="bundled"))

@@ -399,6 +399,7 @@ def test_the_bundled_crystals():
 
 
 @pytest.mark.skipif(importlib.util.find_spec("pymatgen") is None, reason="needs pymatgen")
+@pytest.mark.slow
 def test_the_bundle_can_be_derived():
     from megen_gym.agents.crystal_gpt import derive_bundle
 

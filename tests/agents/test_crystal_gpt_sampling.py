@@ -654,7 +654,7 @@ def test_chains_keep_ties_elements_and_distances() -> None:
     )  # fmt: skip
     made = last.crystals
     np.testing.assert_array_equal(made.elements[:, 0], made.elements[:, 1])
-    assert set(made.elements[:, 0].tolist()) == {3, 8}
+    assert set(made.elements[:, 0].tolist()) <= {3, 8}
     assert (made.elements[:, 2] == 22).all()
     assert made.apart(1.2).all()
     np.testing.assert_array_equal(made.letters, first.letters)

@@ -18,10 +18,12 @@ from ase.build import bulk
 from ase.io import read, write
 
 from megen_gym import cli, runs
+from megen_gym.agents.crystal_gpt.asking import Request
 from megen_gym.agents.crystal_gpt.data import from_atoms, load
 from megen_gym.agents.crystal_gpt.evaluate import Settings as EvaluateSettings
 from megen_gym.agents.crystal_gpt.evaluate import evaluate
 from megen_gym.agents.crystal_gpt.generate import Samples
+from megen_gym.agents.crystal_gpt.generate import sample as draw
 from megen_gym.agents.crystal_gpt.model import load_model
 from megen_gym.agents.crystal_gpt.outputs import write_samples
 from megen_gym.agents.crystal_gpt.sample import Settings as SampleSettings
@@ -36,6 +38,7 @@ Capture = pytest.CaptureFixture[str]
 SMALL = {
     "transformer_layers": 1, "num_heads": 2, "key_size": 8, "model_size": 24, "h0_size": 24, "Kx": 4, "Kl": 2,
     "batchsize": 32, "epochs": 4, "progress": False, "device": "cpu", "cache": False, "holdout": 0.2,
+    "dropout_rate": 0.0, "weight_decay": 0.01,
 }  # fmt: skip
 
 
@@ -76,7 +79,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> runs.Run:
     folder = tmp_path_factory.mktemp("runs")
-    return train(small(folder, data=str(data), conditions="gap,composition,n_atoms", epochs=20, lr=1e-2))
+    return train(small(folder, data=str(data), conditions="gap,composition,n_atoms", epochs=50, lr=1e-2))
 
 
 def test_the_run_folder_is_complete_and_the_likelihood_grows(whole: runs.Run) -> None:
@@ -278,6 +281,69 @@ def test_evaluation_writes_value_beside_floor(whole: runs.Run, tmp_path: Path) -
     assert report is not None
     assert {"structure valid", "W1 density", "asked group or more"} <= {row.metric for row in report.rows}
     assert {path.name for path in tmp_path.iterdir()} == {"evaluation.md", "evaluation.csv", "evaluation.png"}
+
+
+def test_the_weights_that_are_kept_are_those_of_the_best_judged_epoch(data: Path, tmp_path: Path) -> None:
+    run = train(small(tmp_path, data=str(data), epochs=45, eval_freq=15, lr=2e-2, ema=0.0, patience=None))
+    nats, _ = evaluate(EvaluateSettings(run=str(run.path), n=0, progress=False))
+    assert nats["total"] == pytest.approx(np.nanmin(run.metrics()["nll"]), abs=1e-3)
+
+
+def test_a_loaded_model_knows_the_new_data(whole: runs.Run, tmp_path: Path, capsys: Capture) -> None:
+    metals = [bulk("Cu", "fcc", a=3.6 + 0.01 * i) for i in range(10)]
+    for index, atoms in enumerate(metals):
+        atoms.info["gap"] = float(index)
+    write(tmp_path / "metals.extxyz", metals, format="extxyz")
+    more = small(tmp_path / "runs", data=str(tmp_path / "metals.extxyz"), load=str(whole.path), epochs=1)
+    run = train(more, given=("data", "load", "epochs"))
+    model, _ = load_model(run.path)
+    assert (model.elements, set(model.groups), model.known.properties) == ([29], {225}, ("gap",))
+    for name, value in (("Kx", "9"), ("n_max", "40"), ("conditions", "n_atoms"), ("order", "first")):
+        words = [f"--load={whole.path}", f"--data={tmp_path / 'metals.extxyz'}", f"--{name}={value}"]
+        wanted = cli.run(Settings, [*words, f"--dir={tmp_path}", "--progress=false", "--cache=false"])
+        with pytest.raises(SystemExit):
+            train(wanted, given=(name,))
+        assert f"leave --{name} out" in capsys.readouterr().err
+
+
+def test_lists_that_are_stuck_are_drawn_again(whole: runs.Run) -> None:
+    model, _ = load_model(whole.path)
+    wanted = Request(composition="Na2Cl2", wyckoff="ab").wanted(model, [225])
+    for seed in range(4):
+        assert len(draw(model, 1, [225], wanted=wanted, seed=seed, min_distance=0.1)) == 1
+
+
+def test_chains_hold_what_is_asked_from_the_start(whole: runs.Run, tmp_path: Path, capsys: Capture) -> None:
+    write(tmp_path / "salt.cif", bulk("NaCl", "rocksalt", a=5.6, cubic=True))
+    (tmp_path / "masks.json").write_text('{"atom_mask": [["Li", "K"], ["F"]]}')
+    words = [f"--run={whole.path}", f"--template={tmp_path / 'salt.cif'}", "--n=8", "--nsweeps=1", "--progress=false"]
+    words += ["--min_distance=0", f"--output={tmp_path / 'a.extxyz'}"]
+    sample(cli.run(SampleSettings, [*words, f"--elements={tmp_path / 'masks.json'}"]))
+    for atoms in read(tmp_path / "a.extxyz", ":"):
+        assert set(atoms.get_chemical_symbols()) in ({"Li", "F"}, {"K", "F"})
+    sentence = refused(sample, SampleSettings, [*words, "--composition=NaCl"], capsys)
+    assert "composition was given with a template, where it means nothing" in sentence
+    (tmp_path / "masks.json").write_text('{"atom_mask": [["Li"], []]}')
+    words += [f"--elements={tmp_path / 'masks.json'}"]
+    assert "is no description of elements" in refused(sample, SampleSettings, words, capsys)
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(
+    whole: runs.Run, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "file").write_text("x")
+    words = [f"--run={whole.path}", f"--output={tmp_path / 'file' / 'a.csv'}", "--n=100000000"]
+    assert "is a file" in refused(sample, SampleSettings, words, capsys)
+    words = [f"--run={whole.path}", f"--output={tmp_path / 'file' / 'b'}", "--n=100000000"]
+    assert "is a file" in refused(evaluate, EvaluateSettings, words, capsys)
+
+
+def test_a_run_is_used_from_another_directory(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(data.parent)
+    run = train(small(tmp_path / "runs", data=data.name, epochs=1))
+    monkeypatch.chdir(tmp_path)
+    nats, _ = evaluate(EvaluateSettings(run=str(run.path), n=0, progress=False))
+    assert np.isfinite(nats["total"])
 
 
 def test_published_sizes_are_those_of_the_paper() -> None:
