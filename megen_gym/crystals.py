@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from megen_gym.errors import InputError
 from megen_gym.lattices import cells_of, completed, family_of, parameters_of
 from megen_gym.structure import BoolArray, FloatArray, IntArray, StructureBatch
-from megen_gym.wyckoff import LETTERS, quiet, space_group, wyckoff_table
+from megen_gym.wyckoff import LETTERS, space_group, symmetry_dataset, wyckoff_table
 
 SYMPREC = 0.01
 """Å, within which atoms count as equivalent, as in CDVAE and CrystalFormer."""
@@ -175,16 +175,13 @@ def describe(atoms: Atoms, symprec: float = SYMPREC) -> CrystalBatch:
     >>> int(crystal.group[0]), crystal.names(0), crystal.lattice[0, 0].round(2).item()
     (225, 'a Na, b Cl', 5.64)
     """
-    import spglib
-
     finite = np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell[:]).all()  # spglib crashes at infinite cells
     if not (len(atoms) and all(atoms.pbc) and finite and abs(atoms.cell.volume) > 0.1):
         raise InputError(
             f"{atoms.get_chemical_formula() or 'a structure without atoms'} is no crystal; give atoms with finite "
             "positions in a cell that is periodic in three directions"
         )
-    with quiet():
-        found = spglib.get_symmetry_dataset((atoms.cell[:], atoms.get_scaled_positions(), atoms.numbers), symprec)
+    found = symmetry_dataset(atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers, symprec)
     if found is None:
         raise InputError(
             f"spglib finds no symmetry of {atoms.get_chemical_formula()} within symprec={symprec} Å; look for atoms "

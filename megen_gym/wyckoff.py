@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -231,6 +231,24 @@ def quiet() -> Iterator[None]:
             del os.environ["SPGLIB_WARNING"]
         else:
             os.environ["SPGLIB_WARNING"] = before
+
+
+def symmetry_dataset(cell: FloatArray, fractions: FloatArray, numbers: IntArray, symprec: float) -> Any:
+    """spglib's dataset of a crystal; None where it finds none, also where spglib is set to raise instead.
+
+    Args:
+        cell: (3, 3) Å, rows are lattice vectors.
+        fractions: (N, 3) fractional coordinates.
+        numbers: (N,) atomic numbers.
+        symprec: Å.
+    """
+    import spglib
+
+    with quiet():
+        try:
+            return spglib.get_symmetry_dataset((cell.tolist(), fractions.tolist(), numbers.tolist()), symprec=symprec)
+        except getattr(spglib, "SpglibError", ()):
+            return None
 
 
 @lru_cache(maxsize=1)

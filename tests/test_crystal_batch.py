@@ -238,6 +238,17 @@ def test_what_is_no_crystal_is_a_sentence(atoms: Atoms, words: str) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_spglib_may_raise_or_return_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    import spglib
+
+    if not hasattr(spglib, "error"):
+        pytest.skip("this spglib does not raise")
+    monkeypatch.setattr(spglib.error, "OLD_ERROR_HANDLING", False)
+    twice = Atoms("Na2", scaled_positions=[(0, 0, 0), (0, 0, 1e-6)], cell=[4, 4, 4], pbc=True)
+    with pytest.raises(InputError, match="look for atoms that lie on one another"):
+        describe(twice)
+
+
 def batch() -> CrystalBatch:
     return CrystalBatch.from_atoms([atoms for atoms, _, _ in STRUCTURES.values()])
 

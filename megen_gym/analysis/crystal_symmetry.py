@@ -11,7 +11,7 @@ from ase import Atoms
 from megen_gym.analysis.crystal_validity import require_periodic
 from megen_gym.errors import InputError, require
 from megen_gym.structure import BoolArray, IntArray
-from megen_gym.wyckoff import quiet, space_group
+from megen_gym.wyckoff import space_group, symmetry_dataset
 
 SYMPREC = 0.01
 """Å, within which atoms count as equivalent."""
@@ -34,22 +34,17 @@ def found_groups(crystals: Sequence[Atoms], symprec: float = SYMPREC) -> IntArra
     >>> found_groups([bulk("Cu"), bulk("Si")]).tolist()
     [225, 227]
     """
-    import spglib
-
     if not 0 < symprec < np.inf:
         raise InputError(f"symprec is {symprec} Å; give a finite length above zero, e.g. {SYMPREC}")
     require_periodic(crystals)
     found = np.zeros(len(crystals), dtype=np.int64)
-    with quiet():
-        for index, atoms in enumerate(crystals):
-            cell, fractions = atoms.cell.array, None
-            if len(atoms) and np.isfinite(cell).all() and np.linalg.matrix_rank(cell) == 3:
-                fractions = np.linalg.solve(cell.T, atoms.positions.T).T
-            if fractions is not None and np.isfinite(fractions).all():
-                data = spglib.get_symmetry_dataset(
-                    (cell.tolist(), fractions.tolist(), atoms.numbers.tolist()), symprec=symprec
-                )
-                found[index] = 0 if data is None else data.number
+    for index, atoms in enumerate(crystals):
+        cell, fractions = atoms.cell.array, None
+        if len(atoms) and np.isfinite(cell).all() and np.linalg.matrix_rank(cell) == 3:
+            fractions = np.linalg.solve(cell.T, atoms.positions.T).T
+        if fractions is not None and np.isfinite(fractions).all():
+            data = symmetry_dataset(cell, fractions, atoms.numbers, symprec)
+            found[index] = 0 if data is None else data.number
     return found
 
 
