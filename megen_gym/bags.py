@@ -8,8 +8,23 @@ from dataclasses import dataclass
 import numpy as np
 from ase.formula import Formula
 
-from megen_gym.errors import InputError
+from megen_gym.errors import InputError, nearest
 from megen_gym.structure import FloatArray, IntArray
+
+
+def parse_formula(formula: object, example: str = "Ga18 or SF6") -> dict[str, int]:
+    """Atoms of each element, in the order of the formula.
+
+    Raises:
+        InputError: for a formula that cannot be read; `example` shows how to write it.
+
+    >>> parse_formula("BaTiO3")
+    {'Ba': 1, 'Ti': 1, 'O': 3}
+    """
+    try:
+        return dict(Formula(formula).count())  # type: ignore[arg-type]
+    except Exception as error:  # ase raises assertion, value and key errors alike
+        raise InputError(f"formula {formula!r} cannot be read; write it like {example}") from error
 
 
 def formula_counts(formula: str, symbols: Sequence[str]) -> IntArray:
@@ -21,14 +36,12 @@ def formula_counts(formula: str, symbols: Sequence[str]) -> IntArray:
     >>> formula_counts("Ga3Al", ("X", "Al", "Ga")).tolist()
     [0, 1, 3]
     """
-    try:
-        counts = Formula(formula).count()
-    except Exception as error:  # ase raises assertion, value and key errors alike
-        raise InputError(f"formula {formula!r} cannot be read; write it like Ga18 or SF6") from error
+    counts = parse_formula(formula)
     unknown = sorted(set(counts) - set(symbols[1:]))
     if unknown:
         names = ", ".join(unknown)
-        raise InputError(f"unknown element {names} in formula {formula!r}; symbols are {','.join(symbols)}")
+        hint = nearest(unknown[0], symbols[1:])
+        raise InputError(f"unknown element {names} in formula {formula!r}; {hint}")
     if sum(counts.values()) < 1:
         raise InputError(f"formula {formula!r} holds no atoms; give at least one, e.g. Ga18")
     return np.array([counts.get(name, 0) for name in symbols], dtype=np.int64)

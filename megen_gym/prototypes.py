@@ -8,8 +8,8 @@ from typing import Any
 
 from ase import Atoms
 from ase.data import chemical_symbols
-from ase.formula import Formula
 
+from megen_gym.bags import parse_formula
 from megen_gym.errors import InputError, nearest
 from megen_gym.rules import is_number
 
@@ -111,7 +111,7 @@ def _check(name: str, given: Mapping[str, Any], known: list[str], example: str) 
         if key not in known:
             raise InputError(f"prototype {name!r} has no option {key!r}; {nearest(str(key), known)}")
         if key == "formula":
-            for element in _count(value, example):
+            for element in parse_formula(value, example):
                 if element not in chemical_symbols[1:]:
                     hint = nearest(element, chemical_symbols[1:])
                     raise InputError(f"formula {value!r} has the unknown element {element!r}; {hint}")
@@ -120,17 +120,10 @@ def _check(name: str, given: Mapping[str, Any], known: list[str], example: str) 
             raise InputError(f"{key} of the prototype {name!r} is {value!r}; give a positive number ({unit})")
 
 
-def _count(formula: object, example: str) -> dict[str, int]:
-    try:
-        return dict(Formula(formula).count())  # type: ignore[arg-type]
-    except Exception as error:  # ase raises assertion, value and key errors alike
-        raise InputError(f"formula {formula!r} cannot be read; write it like {example}") from error
-
-
 def _elements(name: str, formula: str, counts: list[int]) -> list[str]:
     """The element of each site: the first of the formula, not used yet, that occurs as often as the site."""
     example = str(SITES[name][0]["formula"])
-    left = _count(formula, example)
+    left = parse_formula(formula, example)
     chosen = []
     for count in counts:
         fitting = [element for element, number in left.items() if number == count]

@@ -18,8 +18,10 @@ from megen_gym.agents.cryingan.published import PublishedCritic, PublishedGenera
 from megen_gym.agents.cryingan.settings import Settings, from_json, resolved
 from megen_gym.agents.cryingan.sites import Sites
 from megen_gym.agents.cryingan.system import System
-from megen_gym.errors import InputError
+from megen_gym.agents.nn.finding import Kind
 from megen_gym.structure import FloatArray, StructureBatch
+
+KIND = Kind("cryingan", "CryinGAN run", "agents/cryingan/train.py")
 
 CALIBRATION = 1024
 """Latents that fix the default generator's means and spreads."""
@@ -173,31 +175,8 @@ def load_gan(where: str | Path, root: str | Path = "runs") -> tuple[GAN, Path]:
     Raises:
         InputError: if there is no such run, or it holds no CryinGAN.
     """
-    path = Path(where)
-    if (path / runs.CONFIG).is_file():
-        run = runs.locate(path)
-    elif str(where) == "newest":
-        run = newest_gan(root)
-    else:
-        run = runs.open(root, str(where))
-    if "cryingan" not in run.config["settings"]:
-        raise InputError(f"run {run.id} is no CryinGAN run; give one that agents/cryingan/train.py made")
-    settings = resolved(from_json(run.settings["cryingan"]))
+    run = KIND.find(where, root)
+    settings = resolved(from_json(run.settings[KIND.key]))
     tensors, meta = run.load_state()
     best = run.path / runs.WEIGHTS
     return GAN.restore(settings, run.load_weights() if best.exists() else tensors, meta["gan"]), run.path
-
-
-def newest_gan(root: str | Path) -> runs.Run:
-    """The CryinGAN run created last below `root`, if there is one of those that have a trained model.
-
-    Raises:
-        InputError: if there is none.
-    """
-    try:
-        found = [run for run in runs.every(root) if "cryingan" in run.settings and run.resumable]
-    except InputError:
-        found = []
-    if not found:
-        raise InputError(f"{root} holds no CryinGAN run; train one first: python agents/cryingan/train.py")
-    return ([run for run in found if (run.path / runs.WEIGHTS).exists()] or found)[-1]

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-import signal
 import sys
-import threading
 import time
 from collections.abc import Collection
 from dataclasses import asdict, replace
@@ -23,7 +21,7 @@ if __name__ == "__main__":
 from megen_gym import runs
 from megen_gym.agents.cryingan.settings import RESUMABLE, Settings, from_json, resolved
 from megen_gym.agents.nn.resuming import continued, given_on_command_line, where
-from megen_gym.errors import InputError, user_errors
+from megen_gym.errors import user_errors
 
 SAMPLE_SEED = 777
 """Of the structures that are written during training."""
@@ -46,8 +44,6 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     from megen_gym.agents.nn.devices import device_of, gpu_memory
 
     logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
     log = logging.getLogger("megen_gym")
     settings = resolved(settings)
     run: runs.Run | None = None
@@ -173,19 +169,17 @@ def reopen(wanted: Settings, given: Collection[str] | None) -> tuple[runs.Run, S
     """The run to resume and its settings, with what the user may change taken from `wanted`.
 
     Raises:
-        InputError: for a setting that cannot change any more.
+        InputError: if there is no such run, or for a setting that cannot change any more.
     """
-    from megen_gym.agents.cryingan.networks import newest_gan
+    from megen_gym.agents.cryingan.networks import KIND
 
     assert wanted.resume is not None
-    run = newest_gan(wanted.dir) if wanted.resume == "newest" else runs.open(wanted.dir, wanted.resume)
-    if "cryingan" not in run.settings:
-        raise InputError(f"run {run.id} is no CryinGAN run; give one that agents/cryingan/train.py made")
-    settings, free = from_json(run.settings["cryingan"]), (*RESUMABLE, "load_checkpoint")
+    run = KIND.find(wanted.resume, wanted.dir)
+    settings, free = from_json(run.settings[KIND.key]), (*RESUMABLE, "load_checkpoint")
     settings = continued(run.id, settings, wanted, resolved(Settings(preset=wanted.preset)), given, free)
     if run.resumable:
         settings = replace(settings, load_generator=None, load_coord_disc=None, load_dist_disc=None)
-    return run, replace(settings, resume=run.id)
+    return run, replace(settings, resume=run.id, dir=run.path.parent)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ase.data import atomic_numbers
 
-from megen_gym.agents.crystal_gpt.conditions import ELEMENTS
+from megen_gym.agents.crystal_gpt.encoding import ELEMENTS
 from megen_gym.agents.crystal_gpt.model import Model
 from megen_gym.agents.crystal_gpt.wanted import Template, Wanted, composition_goals
 from megen_gym.crystals import SYMBOLS, CrystalBatch
@@ -175,8 +175,7 @@ def template_of(crystals: CrystalBatch) -> Template:
 def _check_known(model: Model, z: int) -> None:
     if z not in model.elements:
         known = [SYMBOLS[number] for number in model.elements]
-        some = ", ".join(known[:40]) + (" ..." if len(known) > 40 else "")
-        raise InputError(f"the model was trained without {SYMBOLS[z]}; {nearest(SYMBOLS[z], known)}; it knows {some}")
+        raise InputError(f"the model was trained without {SYMBOLS[z]}; {nearest(SYMBOLS[z], known)}")
 
 
 def _template_of_json(path: Path) -> Template:

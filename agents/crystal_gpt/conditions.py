@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from megen_gym.agents.crystal_gpt.encoding import Positions, Sites
-
-ELEMENTS = 119
+from megen_gym.agents.crystal_gpt.encoding import ELEMENTS, Positions, Sites
 
 COUNTED = ("composition", "elements", "n_atoms")
 """Conditions that are read off the crystal; all others are properties from the data."""

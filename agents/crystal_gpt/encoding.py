@@ -13,6 +13,9 @@ from megen_gym.crystals import CrystalBatch
 from megen_gym.lattices import FAMILIES, family_of
 from megen_gym.wyckoff import LETTERS, wyckoff_table
 
+ELEMENTS = 119
+"""X, H ... Og."""
+
 
 @dataclass(frozen=True, eq=False)
 class Sites:
@@ -51,6 +54,11 @@ class Sites:
     def __getitem__(self, rows: Tensor | slice | ArrayLike) -> Sites:
         index = rows if isinstance(rows, slice | Tensor) else torch.as_tensor(np.asarray(rows))
         return Sites(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def columns(self, begin: int, end: int) -> Sites:
+        """The same crystals with sites `begin` to `end` only, the latter left out."""
+        few = slice(begin, end)
+        return Sites(self.group, self.letters[:, few], self.elements[:, few], self.angles[:, few], self.lattice)
 
     def to(self, device: torch.device | str) -> Sites:
         """The same on another device."""

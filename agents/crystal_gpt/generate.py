@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from megen_gym.agents.crystal_gpt.conditions import ELEMENTS, Given
+from megen_gym.agents.crystal_gpt.conditions import Given
+from megen_gym.agents.crystal_gpt.encoding import ELEMENTS
 from megen_gym.agents.crystal_gpt.model import Model
 from megen_gym.agents.crystal_gpt.sampling import Drawing, Sampler
 from megen_gym.agents.crystal_gpt.wanted import Wanted

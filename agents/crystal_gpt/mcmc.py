@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from megen_gym.agents.crystal_gpt.encoding import ELEMENTS
 from megen_gym.agents.crystal_gpt.generate import Samples
 from megen_gym.agents.crystal_gpt.model import Model
 from megen_gym.crystals import CrystalBatch
@@ -78,7 +79,7 @@ def run_chains(
     bias: FloatArray
     crystals = model.check(start)
     size, sites = crystals.letters.shape
-    allowed = np.zeros((sites, 119), dtype=bool)
+    allowed = np.zeros((sites, ELEMENTS), dtype=bool)
     allowed[:, model.elements] = True
     if elements is not None:
         allowed[: len(elements)] = elements

@@ -17,9 +17,13 @@ from megen_gym.agents.crystal_gpt.encoding import Sites
 from megen_gym.agents.crystal_gpt.network import CrystalGPT, Parts, Shape
 from megen_gym.agents.crystal_gpt.settings import Settings, condition_names
 from megen_gym.agents.crystal_gpt.trunk import Block
+from megen_gym.agents.nn.finding import Kind
 from megen_gym.crystals import CrystalBatch
 from megen_gym.errors import InputError, nearest
 from megen_gym.structure import FloatArray
+
+KIND = Kind("crystal_gpt", "crystal_gpt run", "agents/crystal_gpt/train.py")
+"""Trained or tuned."""
 
 CHUNK = 512
 """Crystals whose likelihood is computed at one time."""
@@ -194,36 +198,7 @@ def load_model(where: str | Path = "newest", root: str | Path = "runs", device: 
     Raises:
         InputError: if there is no such run, or it holds no crystal_gpt.
     """
-    path = Path(where)
-    if (path / runs.CONFIG).is_file():
-        run = runs.locate(path)
-    elif str(where) == "newest":
-        run = newest_model(root)
-    else:
-        run = runs.open(root, str(where))
-    if "crystal_gpt" not in run.settings:
-        raise InputError(f"run {run.id} is no crystal_gpt run; give one that agents/crystal_gpt/train.py made")
-    meta = run.load_state()[1]
-    model = Model.restore(run.load_weights(), meta["model"])
+    run = KIND.find(where, root)
+    model = Model.restore(run.load_weights(), run.load_state()[1]["model"])
     model.network.to(device)
     return model, run
-
-
-def newest_model(root: str | Path, tuned: bool = True) -> runs.Run:
-    """The crystal_gpt run created last below `root` that has a trained model.
-
-    Args:
-        root: Folder of the runs.
-        tuned: Tuned models count.
-
-    Raises:
-        InputError: if there is none.
-    """
-    try:
-        found = [run for run in runs.every(root) if "crystal_gpt" in run.settings and run.resumable]
-    except InputError:
-        found = []
-    found = [run for run in found if (run.path / runs.WEIGHTS).exists() and (tuned or "tune" not in run.settings)]
-    if not found:
-        raise InputError(f"{root} holds no crystal_gpt run; train one first: python agents/crystal_gpt/train.py")
-    return found[-1]

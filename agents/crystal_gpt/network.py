@@ -15,15 +15,12 @@ from torch import Tensor, nn
 
 from megen_gym.agents.crystal_gpt.cells import LatticeDensity
 from megen_gym.agents.crystal_gpt.conditions import Conditions, Given, Known
-from megen_gym.agents.crystal_gpt.encoding import Positions, Sites, waves
+from megen_gym.agents.crystal_gpt.encoding import ELEMENTS, Positions, Sites, waves
 from megen_gym.agents.crystal_gpt.periodic import Kind, Mixture, log_density
 from megen_gym.agents.crystal_gpt.trunk import Trunk
 
 LETTERS = 28
 """X, a ... z, A."""
-
-ELEMENTS = 119
-"""X, H ... Og."""
 
 
 @dataclass(frozen=True)
@@ -128,11 +125,6 @@ class CrystalGPT(nn.Module):
             nn.init.zeros_(linear.bias)
         nn.init.uniform_(self.to_coordinate.bias[shape.components : 2 * shape.components], -torch.pi, torch.pi)
 
-    @property
-    def n_prefix(self) -> int:
-        """Tokens before the first site."""
-        return 2 if self.shape.order == "first" else 1
-
     def begin(self, group: Tensor, given: Given | None = None) -> Tensor:
         """(B, W) the token of space groups (B,) and conditions."""
         token: Tensor = self.group(group) + self.family(self.positions.family[group]) + self.index.weight[0]
@@ -221,9 +213,7 @@ class CrystalGPT(nn.Module):
             floor: All spreads are at least this.
         """
         width = int((sites.letters > 0).sum(1).max())
-        sites = Sites(
-            sites.group, sites.letters[:, :width], sites.elements[:, :width], sites.angles[:, :width], sites.lattice
-        )
+        sites = sites.columns(0, width)
         filled = sites.letters > 0
         context, end = self.contexts(sites, given)
         before = torch.cat([torch.zeros_like(sites.group)[:, None], sites.letters], 1)

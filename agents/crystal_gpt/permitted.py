@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from megen_gym.agents.crystal_gpt.conditions import Given
-from megen_gym.agents.crystal_gpt.encoding import Sites
-from megen_gym.agents.crystal_gpt.network import ELEMENTS, LETTERS, CrystalGPT
+from megen_gym.agents.crystal_gpt.encoding import ELEMENTS, Sites
+from megen_gym.agents.crystal_gpt.network import LETTERS, CrystalGPT
 from megen_gym.agents.crystal_gpt.wanted import Wanted
 
 
@@ -72,9 +72,7 @@ def log_likelihood(
     if permitted is None:
         return parts
     width = int((sites.letters > 0).sum(1).max())
-    sites = Sites(
-        sites.group, sites.letters[:, :width], sites.elements[:, :width], sites.angles[:, :width], sites.lattice
-    )
+    sites = sites.columns(0, width)
     context, _ = network.contexts(sites, given)
     filled = sites.letters > 0
     before = torch.cat([torch.zeros_like(sites.group)[:, None], sites.letters], 1)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from megen_gym.actions import SiteChoice
-from megen_gym.agents.crystal_gpt.encoding import Sites
+from megen_gym.agents.crystal_gpt.encoding import ELEMENTS, Sites
 from megen_gym.agents.crystal_gpt.model import Model, load_model
-from megen_gym.agents.crystal_gpt.network import ELEMENTS, LETTERS
+from megen_gym.agents.crystal_gpt.network import LETTERS
 from megen_gym.agents.crystal_gpt.periodic import log_density
 from megen_gym.agents.crystal_gpt.sampling import Drawing, Sampler
 from megen_gym.errors import InputError

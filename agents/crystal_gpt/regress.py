@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import signal
 import sys
-import threading
+import time
 from collections.abc import Collection
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -46,12 +45,10 @@ def regress(settings: Settings, given: Collection[str] | None = None) -> runs.Ru
 
     from megen_gym.agents.crystal_gpt.regress_logs import plot_regression, summary
     from megen_gym.agents.crystal_gpt.regress_training import RegressionTrainer, scores
-    from megen_gym.agents.crystal_gpt.regression import KEY
+    from megen_gym.agents.crystal_gpt.regression import KIND
     from megen_gym.agents.nn.devices import device_of, gpu_memory
 
     logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
     log = logging.getLogger("megen_gym")
     settings = checked(settings)
     run: runs.Run | None = None
@@ -75,7 +72,7 @@ def regress(settings: Settings, given: Collection[str] | None = None) -> runs.Ru
         trainer.load_state(tensors, meta)
         best, best_epoch = (float("inf") if meta["best"] is None else meta["best"]), meta["best_epoch"]
     if run is None:
-        run = runs.create(settings.dir, {"name": settings.name, "seed": settings.seed, KEY: asdict(settings)})
+        run = runs.create(settings.dir, {"name": settings.name, "seed": settings.seed, KIND.key: asdict(settings)})
     run.clean()
     run.truncate_metrics(trainer.epoch - 1)
     learned = sum(p.numel() for p in model.network.parameters() if p.requires_grad)
@@ -102,13 +99,13 @@ def regress(settings: Settings, given: Collection[str] | None = None) -> runs.Ru
             )
 
         def over() -> bool:
-            late = settings.max_time is not None and trainer.elapsed >= settings.max_time
             idle = settings.patience is not None and trainer.epoch - best_epoch > settings.patience
-            return trainer.epoch >= settings.epochs or late or (idle and len(valid) > 0)
+            return trainer.epoch >= settings.epochs or trainer.late or (idle and len(valid) > 0)
 
         try:
             while not over():
                 row = trainer.run_epoch(report) | {"lr": trainer.learning_rate(), "seconds": trainer.elapsed}
+                begin = time.monotonic()
                 if len(valid):
                     row["mae"], row["r2"] = scores(truth, trainer.judged().predict(valid.crystals))
                 if row.get("mae", row["train_mae"]) < best:
@@ -117,6 +114,7 @@ def regress(settings: Settings, given: Collection[str] | None = None) -> runs.Ru
                 run.append_metrics(trainer.epoch - 1, row)
                 if over() or trainer.epoch % settings.save_freq == 0:
                     checkpoint()
+                trainer.elapsed += time.monotonic() - begin
         except KeyboardInterrupt:
             bar.close()
             kept = run.load_state()[1]["epoch"]
@@ -188,17 +186,16 @@ def build(
     from megen_gym.agents.crystal_gpt.model import load_model
     from megen_gym.agents.crystal_gpt.network import CrystalGPT
     from megen_gym.agents.crystal_gpt.regression import PropertyModel, Regressor
+    from megen_gym.agents.nn.epochs import part
 
     if tensors:
-        start = "network."
-        weights = {k.removeprefix(start): tensor for k, tensor in tensors.items() if k.startswith(start)}
-        return PropertyModel.restore(weights, meta["model"])
+        return PropertyModel.restore(part(tensors, "network."), meta["model"])
     if settings.load is None:
         trunk = CrystalGPT(shape_of(settings, n_max))
     else:
         pretrained, _ = load_model(settings.load, settings.dir)
-        for part in (train, valid):
-            pretrained.check(part.crystals)
+        for some in (train, valid):
+            pretrained.check(some.crystals)
         trunk = pretrained.network
     network = Regressor(trunk, settings.hidden, settings.dropout_rate)
     network.fit(torch.from_numpy(train.properties[:, 0]))
@@ -219,16 +216,14 @@ def reopen(wanted: Settings, given: Collection[str] | None) -> tuple[runs.Run, S
     """The run to resume and its settings, with what the user may change taken from `wanted`.
 
     Raises:
-        InputError: for a setting that cannot change any more.
+        InputError: if there is no such run, or for a setting that cannot change any more.
     """
-    from megen_gym.agents.crystal_gpt.regression import KEY, newest_regressor
+    from megen_gym.agents.crystal_gpt.regression import KIND
 
     assert wanted.resume is not None
-    run = newest_regressor(wanted.dir) if wanted.resume == "newest" else runs.open(wanted.dir, wanted.resume)
-    if KEY not in run.settings:
-        raise InputError(f"run {run.id} is no regressor; give one that agents/crystal_gpt/regress.py made")
-    settings = continued(run.id, from_json(run.settings[KEY]), wanted, Settings(), given, RESUMABLE)
-    return run, replace(settings, resume=run.id)
+    run = KIND.find(wanted.resume, wanted.dir)
+    settings = continued(run.id, from_json(run.settings[KIND.key]), wanted, Settings(), given, RESUMABLE)
+    return run, replace(settings, resume=run.id, dir=run.path.parent)
 
 
 def main() -> None:

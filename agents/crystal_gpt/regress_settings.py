@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from megen_gym.agents.crystal_gpt.network import Shape
+from megen_gym.agents.nn.resuming import absolute
 from megen_gym.errors import InputError
 
 
@@ -104,7 +105,7 @@ _TRUNK = {
 
 
 def checked(settings: Settings) -> Settings:
-    """The settings, if they can work.
+    """The settings, with the whole path of the data, if they can work.
 
     Raises:
         InputError: naming one that cannot.
@@ -131,7 +132,7 @@ def checked(settings: Settings) -> Settings:
     for name in (*_TRUNK, "n_max"):
         if settings.load is not None and getattr(settings, name) is not None:
             raise InputError(f"{name} is given, but the run of --load decides it; leave --{name} out")
-    return settings
+    return replace(settings, data=absolute(settings.data))
 
 
 def shape_of(settings: Settings, n_max: int) -> Shape:

@@ -19,12 +19,12 @@ from megen_gym import runs
 from megen_gym.agents.crystal_gpt.conditions import Known
 from megen_gym.agents.crystal_gpt.encoding import Sites
 from megen_gym.agents.crystal_gpt.network import CrystalGPT, Shape
+from megen_gym.agents.nn.finding import Kind
 from megen_gym.crystals import CrystalBatch
 from megen_gym.errors import InputError
 from megen_gym.structure import FloatArray
 
-KEY = "crystal_regressor"
-"""Of the settings in a run's config."""
+KIND = Kind("crystal_regressor", "regressor", "agents/crystal_gpt/regress.py")
 
 CHUNK = 512
 """Crystals that are predicted at one time."""
@@ -172,31 +172,7 @@ def load_regressor(
     Raises:
         InputError: if there is no such run, or it holds no regressor.
     """
-    path = Path(where)
-    if (path / runs.CONFIG).is_file():
-        run = runs.locate(path)
-    elif str(where) == "newest":
-        run = newest_regressor(root)
-    else:
-        run = runs.open(root, str(where))
-    if KEY not in run.settings:
-        raise InputError(f"run {run.id} is no regressor; give one that agents/crystal_gpt/regress.py made")
+    run = KIND.find(where, root)
     model = PropertyModel.restore(run.load_weights(), run.load_state()[1]["model"])
     model.network.to(device)
     return model, run
-
-
-def newest_regressor(root: str | Path) -> runs.Run:
-    """The regressor's run created last below `root` that has weights.
-
-    Raises:
-        InputError: if there is none.
-    """
-    try:
-        found = [run for run in runs.every(root) if KEY in run.settings and run.resumable]
-    except InputError:
-        found = []
-    found = [run for run in found if (run.path / runs.WEIGHTS).exists()]
-    if not found:
-        raise InputError(f"{root} holds no regressor; train one first: python agents/crystal_gpt/regress.py")
-    return found[-1]

@@ -229,6 +229,7 @@ def chains(settings: Settings, model: Model) -> Samples:
     from tqdm import tqdm
 
     from megen_gym.agents.crystal_gpt.asking import Request, template_of
+    from megen_gym.agents.crystal_gpt.encoding import ELEMENTS
     from megen_gym.agents.crystal_gpt.mcmc import Chain, run_chains
     from megen_gym.agents.crystal_gpt.rewarding import rewarded
     from megen_gym.crystals import describe
@@ -238,11 +239,11 @@ def chains(settings: Settings, model: Model) -> Samples:
     start = describe(read_structures(settings.template)[0])
     template = template_of(start)
     asked = Request(settings.elements, remove_radioactive=settings.remove_radioactive).wanted(model, [])
-    allowed: BoolArray = np.zeros((len(template.letters), 119), dtype=bool)
+    allowed: BoolArray = np.zeros((len(template.letters), ELEMENTS), dtype=bool)
     allowed[:, model.elements] = True
     if asked.elements is not None:
         allowed &= asked.elements
-    usable = np.ones(119, dtype=bool) if asked.elements is None else asked.elements
+    usable = np.ones(ELEMENTS, dtype=bool) if asked.elements is None else asked.elements
     same = template.same
     if asked.template is not None:
         if len(asked.template.letters) != len(template.letters):

@@ -150,11 +150,7 @@ class Sampler:
                 progress.keep(going)
                 for branch in branches:
                     branch.keep(going)
-            here = out[rows]
-            here = Sites(
-                here.group, here.letters[:, step : step + 1], here.elements[:, step : step + 1],
-                here.angles[:, step : step + 1], here.lattice,
-            )  # fmt: skip
+            here = out[rows].columns(step, step + 1)
             token = model.site_tokens(here, step, before)[:, 0]
             for branch in branches:
                 branch.add(token)

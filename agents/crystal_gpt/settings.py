@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from megen_gym.agents.nn.resuming import absolute
 from megen_gym.errors import InputError
 
 
@@ -125,7 +126,7 @@ RESUMABLE = ("epochs", "max_time", "patience", "progress", "threads", "device", 
 
 
 def resolved(settings: Settings) -> Settings:
-    """The settings with the preset's values for those that are null.
+    """The settings with the preset's values for those that are null, and with the whole path of the data.
 
     Raises:
         InputError: naming a setting that cannot work.
@@ -152,7 +153,7 @@ def resolved(settings: Settings) -> Settings:
     asked = condition_names(settings.conditions)
     if len(set(asked)) < len(asked):
         raise InputError(f"a condition is named twice in {settings.conditions}; name each once")
-    return settings
+    return replace(settings, data=absolute(settings.data))
 
 
 def condition_names(text: str) -> list[str]:

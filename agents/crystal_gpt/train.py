@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import signal
 import sys
-import threading
 import time
 from collections.abc import Collection
 from dataclasses import asdict, replace
@@ -22,6 +20,7 @@ if __name__ == "__main__":
 
 from megen_gym import runs
 from megen_gym.agents.crystal_gpt.settings import RESUMABLE, Settings, condition_names, from_json, resolved
+from megen_gym.agents.nn.finding import Kind
 from megen_gym.agents.nn.resuming import continued, given_on_command_line, where
 from megen_gym.errors import InputError, user_errors
 
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
     from megen_gym.agents.crystal_gpt.data import Dataset, Split
     from megen_gym.agents.crystal_gpt.model import Model
     from megen_gym.crystals import CrystalBatch
+
+KIND = Kind("crystal_gpt", "training of crystal_gpt", "agents/crystal_gpt/train.py", without="tune")
 
 
 @user_errors
@@ -47,10 +48,9 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     from megen_gym.agents.crystal_gpt.model import Model, load_model
     from megen_gym.agents.crystal_gpt.training import Trainer
     from megen_gym.agents.nn.devices import device_of, gpu_memory
+    from megen_gym.agents.nn.epochs import part
 
     logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
     log = logging.getLogger("megen_gym")
     asked, settings = settings, resolved(settings)
     run: runs.Run | None = None
@@ -64,13 +64,16 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     if tensors and meta["fingerprint"] != seen:
         raise InputError(f"the data differs from that of run {settings.resume}; give the same, or train anew")
     torch.manual_seed(settings.seed)
-    if settings.load is None or run is not None:
-        model = Model.build(settings, rows.crystals, rows.names, rows.properties, n_max)
-    else:
+    if tensors:
+        model = Model.restore(part(tensors, "network."), meta["model"])
+        model.relearn(rows.crystals, rows.names, rows.properties, settings.dropout_rate)
+    elif settings.load is not None:
         model, _ = load_model(settings.load, settings.dir)
         model.check(data.crystals)
         check_loaded(asked, given, model)
         model.relearn(rows.crystals, rows.names, rows.properties, settings.dropout_rate)
+    else:
+        model = Model.build(settings, rows.crystals, rows.names, rows.properties, n_max)
     model.network.to(device)
     trainer = Trainer(model, rows.crystals, model.given(rows.crystals, rows.names, rows.properties), settings)
     best, best_epoch = float("inf"), 0
@@ -78,9 +81,7 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
         trainer.load_state(tensors, meta)
         best, best_epoch = meta["best"], meta["best_epoch"]
     if run is None:
-        if settings.data is not None:
-            settings = replace(settings, data=str(Path(settings.data).resolve()))
-        run = runs.create(settings.dir, {"name": settings.name, "seed": settings.seed, "crystal_gpt": asdict(settings)})
+        run = runs.create(settings.dir, {"name": settings.name, "seed": settings.seed, KIND.key: asdict(settings)})
     run.clean()
     run.truncate_metrics(trainer.epoch - 1)
     weights = sum(p.numel() for p in model.network.parameters())
@@ -108,9 +109,8 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
             )
 
         def over() -> bool:
-            late = settings.max_time is not None and trainer.elapsed >= settings.max_time
             idle = settings.patience is not None and trainer.epoch - best_epoch > settings.patience
-            return trainer.epoch >= settings.epochs or late or (idle and len(split.valid) > 0)
+            return trainer.epoch >= settings.epochs or trainer.late or (idle and len(split.valid) > 0)
 
         try:
             while not over():
@@ -227,18 +227,13 @@ def reopen(wanted: Settings, given: Collection[str] | None) -> tuple[runs.Run, S
     """The run to resume and its settings, with what the user may change taken from `wanted`.
 
     Raises:
-        InputError: for a setting that cannot change any more.
+        InputError: if there is no such run, or for a setting that cannot change any more.
     """
-    from megen_gym.agents.crystal_gpt.model import newest_model
-
     assert wanted.resume is not None
-    newest = wanted.resume == "newest"
-    run = newest_model(wanted.dir, tuned=False) if newest else runs.open(wanted.dir, wanted.resume)
-    if "crystal_gpt" not in run.settings or "tune" in run.settings:
-        raise InputError(f"run {run.id} is no training of crystal_gpt; give one that agents/crystal_gpt/train.py made")
-    kept = from_json(run.settings["crystal_gpt"])
+    run = KIND.find(wanted.resume, wanted.dir)
+    kept = from_json(run.settings[KIND.key])
     settings = continued(run.id, kept, wanted, resolved(Settings(preset=wanted.preset)), given, RESUMABLE)
-    return run, replace(settings, resume=run.id)
+    return run, replace(settings, resume=run.id, dir=run.path.parent)
 
 
 def main() -> None:

@@ -7,9 +7,7 @@ on with ``--resume ID``. Documentation: docs/crystal_gpt.md.
 from __future__ import annotations
 
 import logging
-import signal
 import sys
-import threading
 import time
 from collections.abc import Collection
 from dataclasses import asdict, replace
@@ -21,6 +19,7 @@ if __name__ == "__main__":
 
 from megen_gym import runs
 from megen_gym.agents.crystal_gpt.tune_settings import RESUMABLE, Settings, from_json, resolved
+from megen_gym.agents.nn.finding import Kind
 from megen_gym.agents.nn.resuming import continued, given_on_command_line, where
 from megen_gym.errors import InputError, user_errors
 
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from megen_gym.agents.crystal_gpt.model import Model
     from megen_gym.agents.crystal_gpt.tuning import Tuner
     from megen_gym.crystals import CrystalBatch
+
+KIND = Kind("tune", "tuned run", "agents/crystal_gpt/tune.py")
 
 PRETRAINED = "pretrained.safetensors"
 """The weights that tuning started from, kept in the run folder."""
@@ -54,8 +55,6 @@ def tune(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     from megen_gym.agents.nn.devices import device_of
 
     logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
     log = logging.getLogger("megen_gym")
     settings = resolved(settings)
     run: runs.Run | None = None
@@ -81,7 +80,7 @@ def tune(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     if run is None:
         run = runs.create(
             settings.dir,
-            {"name": settings.name, "seed": settings.seed, "tune": asdict(settings), "crystal_gpt": pretraining},
+            {"name": settings.name, "seed": settings.seed, KIND.key: asdict(settings), "crystal_gpt": pretraining},
         )
         run.save_weights(tuner.pretrained.state_dict(), PRETRAINED)
         run.save_weights(tuner.pretrained.state_dict())
@@ -208,7 +207,7 @@ def held_out(
     else:
         trained = replace(of_training(pretraining), progress=settings.progress)
         try:
-            split = prepare(trained, logging.getLogger("megen_gym.quiet"))[1]
+            split = prepare(trained, logging.Logger("silent"))[1]
         except (InputError, OSError) as error:
             log.info(f"the data of training cannot be read any more, so no crystal judges the likelihood: {error}")
             return None
@@ -230,17 +229,9 @@ def reopen(wanted: Settings, given: Collection[str] | None) -> tuple[runs.Run, S
         InputError: if there is no such run, or for a setting that cannot change any more.
     """
     assert wanted.resume is not None
-    if wanted.resume == "newest":
-        found = [run for run in runs.every(wanted.dir) if "tune" in run.settings]
-        if not found:
-            raise InputError(f"{wanted.dir} holds no tuned run; tune one first: python agents/crystal_gpt/tune.py")
-        run = found[-1]
-    else:
-        run = runs.open(wanted.dir, wanted.resume)
-    if "tune" not in run.settings:
-        raise InputError(f"run {run.id} is no tuned run; give one that agents/crystal_gpt/tune.py made")
-    kept = from_json(run.settings["tune"])
-    return run, replace(continued(run.id, kept, wanted, Settings(), given, RESUMABLE), resume=run.id)
+    run = KIND.find(wanted.resume, wanted.dir)
+    settings = continued(run.id, from_json(run.settings[KIND.key]), wanted, Settings(), given, RESUMABLE)
+    return run, replace(settings, resume=run.id, dir=run.path.parent)
 
 
 def main() -> None:

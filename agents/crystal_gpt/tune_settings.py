@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from megen_gym.agents.nn.resuming import absolute
 from megen_gym.errors import InputError
 
 
@@ -116,7 +117,7 @@ RESUMABLE = ("epochs", "progress", "threads", "device", "dir")
 
 
 def resolved(settings: Settings) -> Settings:
-    """The settings as they are used: REINFORCE takes one step for each batch.
+    """The settings as they are used: files with their whole path, and REINFORCE with one step for each batch.
 
     Raises:
         InputError: naming a setting that cannot work.
@@ -138,6 +139,8 @@ def resolved(settings: Settings) -> Settings:
         raise InputError(f"label_smoothing is {settings.label_smoothing}; give a number from 0 up to, but not, 0.5")
     if settings.resume is None:
         _check_method(settings)
+    files: dict[str, Any] = {name: absolute(getattr(settings, name)) for name in ("data", "chosen", "rejected")}
+    settings = replace(settings, **files)
     return replace(settings, ppo_epochs=1) if settings.method == "reinforce" else settings
 
 

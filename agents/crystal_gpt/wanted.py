@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from ase.formula import Formula
 from torch import Tensor
 
-from megen_gym.agents.crystal_gpt.network import ELEMENTS, LETTERS
+from megen_gym.agents.crystal_gpt.encoding import ELEMENTS
+from megen_gym.agents.crystal_gpt.network import LETTERS
+from megen_gym.bags import formula_counts
 from megen_gym.crystals import SYMBOLS
-from megen_gym.errors import InputError, nearest
+from megen_gym.errors import InputError
 from megen_gym.structure import BoolArray, FloatArray, IntArray
 from megen_gym.tasks.reach import Goals, Reach
 from megen_gym.wyckoff import LETTERS as NAMES
@@ -224,18 +225,7 @@ def composition_goals(composition: str, n_atoms: int | None, most: int) -> Goals
     Raises:
         InputError: for a formula that cannot be read, or where no number of units fits.
     """
-    try:
-        counts = Formula(composition).count()
-    except Exception as error:  # ase raises assertion, value and key errors alike
-        raise InputError(f"composition {composition!r} cannot be read; write it like BaTiO3") from error
-    for name in counts:
-        if name not in SYMBOLS[1:]:
-            hint = nearest(name, SYMBOLS[1:])
-            raise InputError(f"composition {composition!r} holds {name!r}, which is no element; {hint}")
-    formula = np.zeros(ELEMENTS, dtype=np.int64)
-    for name, count in counts.items():
-        formula[SYMBOLS.index(name)] = count
-    return Goals.of_formula(formula, most, n_atoms)
+    return Goals.of_formula(formula_counts(composition, SYMBOLS), most, n_atoms)
 
 
 def _check_template(template: Template, numbers: IntArray, n_max: int) -> None:
@@ -252,6 +242,3 @@ def _check_template(template: Template, numbers: IntArray, n_max: int) -> None:
                     f"{number}; give letters in order, those without free coordinates once"
                 )
             previous = letter
-
-
-__all__ = ["Progress", "Template", "Wanted", "composition_goals"]

@@ -45,6 +45,11 @@ def continued(run_id: str, kept: S, wanted: S, defaults: S, given: Collection[st
     return replace(kept, **changed)  # type: ignore[type-var]
 
 
+def absolute(path: str | None) -> str | None:
+    """A path that means the same in every directory, as the settings of a run that goes on elsewhere need it."""
+    return None if path is None else str(Path(path).resolve())
+
+
 def where(folder: Path) -> str:
     """The option that says where the runs are, if they are not where they are looked for."""
     return "" if folder == Path("runs") else f" --dir {folder}"

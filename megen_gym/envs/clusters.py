@@ -10,7 +10,7 @@ import numpy as np
 from ase.data import atomic_numbers, covalent_radii
 
 from megen_gym.actions import FocalCodec
-from megen_gym.bags import Bags
+from megen_gym.bags import Bags, parse_formula
 from megen_gym.envs.single import StructureEnv
 from megen_gym.envs.vector import KeywordVectorEnv
 from megen_gym.errors import InputError
@@ -53,7 +53,7 @@ def cluster(
     names = symbols.split(",") if isinstance(symbols, str) else symbols
     batch = starts if starts is not None else (None if start is None else load_starts(start, split))
     if names is None:
-        bag_elements = {name for part in _formulas(formula) for name in _elements(part)}
+        bag_elements = {name for part in _formulas(formula) for name in parse_formula(part.strip())}
         start_elements = set() if batch is None else set(batch.symbols[1:])
         names = sorted(bag_elements | start_elements, key=lambda name: atomic_numbers.get(name, 0))
     checked = check_symbols(names)
@@ -183,15 +183,6 @@ def hull_of(scaffold: str | Sequence[Sequence[float]]) -> FloatArray:
 
 def _formulas(formula: Formula) -> list[str]:
     return formula.split(",") if isinstance(formula, str) else list(formula)
-
-
-def _elements(formula: str) -> list[str]:
-    from ase.formula import Formula as AseFormula
-
-    try:
-        return list(AseFormula(formula.strip()).count())
-    except Exception as error:
-        raise InputError(f"formula {formula!r} cannot be read; write it like Ga18 or SF6") from error
 
 
 class ClusterEnv(StructureEnv):

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from ase.data import atomic_numbers, covalent_radii
-from ase.formula import Formula
 from gymnasium.vector import AutoresetMode
 
-from megen_gym.bags import formula_counts
+from megen_gym.bags import formula_counts, parse_formula
 from megen_gym.envs.single import StructureEnv
 from megen_gym.envs.vector import StructureVectorEnv
 from megen_gym.errors import InputError
@@ -52,7 +51,7 @@ def crystal_wyckoff(
         composition = "BaTiO3"
     if elements is None:
         assert composition is not None
-        elements = _elements_of(composition)
+        elements = list(parse_formula(composition, "BaTiO3"))
     symbols = check_symbols(elements)
     if composition is None:
         goals = Goals.of_size(len(symbols), max_atoms, n_atoms)
@@ -99,14 +98,6 @@ def load_groups(spacegroup: int | str | Sequence[int | str]) -> list[SpaceGroup]
     if len({group.number for group in groups}) < len(groups):
         raise InputError(f"a space group is named twice in {list(names)}; name each once")
     return groups
-
-
-def _elements_of(composition: str) -> list[str]:
-    """In the order of the formula."""
-    try:
-        return list(Formula(composition).count())
-    except Exception as error:  # ase raises assertion, value and key errors alike
-        raise InputError(f"composition {composition!r} cannot be read; write it like BaTiO3") from error
 
 
 class CrystalWyckoffEnv(StructureEnv):

@@ -5,6 +5,7 @@ import itertools
 import json
 import pickle
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from ase.build import bulk
 import megen_gym  # noqa: F401
 from megen_gym import runs
 from megen_gym.agents.baselines import RandomValid
+from megen_gym.agents.crystal_gpt import regress_training
 from megen_gym.agents.crystal_gpt.regress import regress
 from megen_gym.agents.crystal_gpt.regress_settings import Settings
 from megen_gym.agents.crystal_gpt.regress_training import RegressionTrainer, baselines, fractions, scores
@@ -31,7 +33,7 @@ from megen_gym.errors import InputError
 from megen_gym.io import write_structures
 from megen_gym.rewards import make_reward
 from megen_gym.rollout import rollout
-from megen_gym.structure import StructureBatch
+from megen_gym.structure import FloatArray, StructureBatch
 
 TINY = {"transformer_layers": 1, "model_size": 16, "num_heads": 2, "key_size": 8}
 QUICK = {"progress": False, "device": "cpu", "duplicates": "keep", "lr": 1e-2, "batchsize": 25, "save_freq": 10}
@@ -161,6 +163,24 @@ def test_an_interrupted_run_goes_on_to_the_bit(folder: Path, order: str, monkeyp
         np.testing.assert_array_equal(again.metrics()[name], whole.metrics()[name], name)
     for name, tensor in whole.load_weights().items():
         assert torch.equal(tensor, again.load_weights()[name]), name
+
+
+def test_a_run_goes_on_from_another_directory(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    run = regress(settings(folder, data="data.extxyz", epochs=1))
+    monkeypatch.chdir(tmp_path)
+    again = regress(Settings(resume=str(run.path), epochs=2, progress=False))
+    assert (again.path, len(again.metrics()["mae"])) == (run.path, 2)
+
+
+def test_the_time_of_judging_counts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(true: FloatArray, guess: FloatArray) -> tuple[float, float]:
+        time.sleep(0.5)
+        return scores(true, guess)
+
+    monkeypatch.setattr(regress_training, "scores", slow)
+    run = regress(settings(folder, epochs=40, max_time=0.8))
+    assert len(run.metrics()["seconds"]) <= 3
 
 
 def test_training_starts_from_a_pretrained_transformer(pretrained: runs.Run, folder: Path) -> None:

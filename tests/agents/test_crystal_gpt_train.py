@@ -30,6 +30,7 @@ from megen_gym.agents.crystal_gpt.sample import Settings as SampleSettings
 from megen_gym.agents.crystal_gpt.sample import sample
 from megen_gym.agents.crystal_gpt.settings import Settings, from_json, resolved
 from megen_gym.agents.crystal_gpt.train import train
+from megen_gym.agents.crystal_gpt.training import Trainer
 from megen_gym.crystals import CrystalBatch
 from megen_gym.io import read_structures
 
@@ -251,7 +252,7 @@ def test_chains_swap_elements_and_keep_letters(whole: runs.Run, tmp_path: Path) 
         (["--spacegroup=231"], "space group 231 does not exist"),
         (["--spacegroup=225", "--composition=Na3Cl", "--n_atoms=9"], "n_atoms is 9, but a formula unit has 4 atoms"),
         (["--spacegroup=225", "--composition=NaCl", "--n_atoms=6"], "no set of Wyckoff sites of space group 225"),
-        (["--composition=NaXx"], "'Xx', which is no element"),
+        (["--composition=NaXx"], "unknown element Xx in formula 'NaXx'; it is none of the 118 that are known"),
         (["--composition=BaTiO3"], "the model was trained without"),
         (["--spacegroup=221", "--wyckoff=az"], "has no Wyckoff letter 'z'"),
         (["--spacegroup=225", "--sites=a Na; a Cl"], "is taken twice"),
@@ -304,6 +305,31 @@ def test_a_loaded_model_knows_the_new_data(whole: runs.Run, tmp_path: Path, caps
         with pytest.raises(SystemExit):
             train(wanted, given=(name,))
         assert f"leave --{name} out" in capsys.readouterr().err
+
+
+def test_a_run_that_was_loaded_goes_on_to_the_bit(
+    whole: runs.Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"epochs": 4, "dropout_rate": 0.3, "holdout": 0.2, "progress": False, "device": "cpu", "cache": False}
+    wanted = Settings(dir=tmp_path, data=str(data), load=str(whole.path), **options)  # type: ignore[arg-type]
+    first, epoch = train(wanted), Trainer.run_epoch
+
+    def interrupted(self: Trainer, report: Callable[[dict[str, float]], None]) -> dict[str, float]:
+        if self.epoch == 2:
+            raise KeyboardInterrupt
+        return epoch(self, report)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "run_epoch", interrupted)
+        with pytest.raises(SystemExit):
+            train(wanted)
+    broken = runs.newest(tmp_path)
+    assert len(broken.metrics()["iteration"]) == 2
+    second = train(Settings(dir=tmp_path, resume=broken.id, progress=False))
+    for name in set(first.metrics()) - {"seconds"}:
+        np.testing.assert_array_equal(second.metrics()[name], first.metrics()[name], name)
+    for name, tensor in first.load_weights().items():
+        assert torch.equal(tensor, second.load_weights()[name]), name
 
 
 def test_lists_that_are_stuck_are_drawn_again(whole: runs.Run) -> None:

@@ -360,6 +360,7 @@ def test_data_that_has_changed_is_said(source: runs.Run, tmp_path: Path, caplog:
     caplog.set_level("INFO")
     made = tune(script(run, run=run.id, epochs=1))
     assert "the data of training has changed" in caplog.text
+    assert "duplicates of others" not in caplog.text
     assert "nll" not in made.metrics()
 
 

@@ -1,0 +1,60 @@
+"""Which run is meant: by folder, by id, or the newest of its kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from megen_gym import runs
+from megen_gym.errors import InputError
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Runs that one script made.
+
+    Attributes:
+        key: Under which its settings are in a run's.
+        name: What such a run is called in messages.
+        script: That makes it.
+        without: A key that such runs do not have.
+    """
+
+    key: str
+    name: str
+    script: str
+    without: str | None = None
+
+    def find(self, where: str | Path, root: str | Path = "runs") -> runs.Run:
+        """The run of a folder, of an id below `root`, or the "newest" there.
+
+        Raises:
+            InputError: if there is no such run, or it is of another kind.
+        """
+        path = Path(where)
+        if (path / runs.CONFIG).is_file():
+            run = runs.locate(path)
+        elif str(where) == "newest":
+            return self.newest(root)
+        else:
+            run = runs.open(root, str(where))
+        if not self._fits(run):
+            raise InputError(f"run {run.id} is no {self.name}; give one that {self.script} made")
+        return run
+
+    def newest(self, root: str | Path) -> runs.Run:
+        """The one created last below `root`, of those that have chosen weights if any has.
+
+        Raises:
+            InputError: if there is none.
+        """
+        try:
+            found = [run for run in runs.every(root) if self._fits(run) and run.resumable]
+        except InputError:
+            found = []
+        if not found:
+            raise InputError(f"{root} holds no {self.name}; train one first: python {self.script}")
+        return ([run for run in found if (run.path / runs.WEIGHTS).exists()] or found)[-1]
+
+    def _fits(self, run: runs.Run) -> bool:
+        return self.key in run.settings and (self.without is None or self.without not in run.settings)
