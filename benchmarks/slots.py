@@ -1,4 +1,4 @@
-"""Crystals: steps of the vector environment against a loop over single ones, and neighbours against 27 images.
+"""Crystals: the vector environment against a loop over single ones, neighbours against 27 images, what contacts cost.
 
 ``OMP_NUM_THREADS=1 python benchmarks/slots.py``. Rates are per CPU second; compare the ratios. The brute force is what
 published code does: 27 copies of every atom, all distances, the k smallest; it is not exact in thin or skewed cells.
@@ -16,6 +16,7 @@ from ase.build import bulk
 from torch import Tensor
 
 import megen_gym  # noqa: F401
+from megen_gym.agents.baselines import RandomValid
 from megen_gym.envs.crystals import CrystalSlotsEnv
 from megen_gym.envs.vector import make_vec
 from megen_gym.periodic import Lattice
@@ -34,6 +35,29 @@ def per_second(call: Callable[[], object], seconds: float) -> float:
     return done / (time.process_time() - start)
 
 
+def wyckoff_steps(num_envs: int, seconds: float, **options: object) -> tuple[float, float]:
+    """Steps of CrystalWyckoff-v0 per CPU second without and with its reward; the policy's time does not count."""
+    vector = make_vec("CrystalWyckoff-v0", num_envs, **options)
+    policy, reward = RandomValid(vector.task, tries=8), vector.engine.reward
+    steps, spent = 0, {"all": 0.0, "reward": 0.0}
+
+    def timed(*arguments: object) -> object:
+        start = time.process_time()
+        outcome = reward(*arguments)
+        spent["reward"] += time.process_time() - start
+        return outcome
+
+    vector.engine.reward = timed
+    observation, _ = vector.reset(seed=0)
+    while spent["all"] < seconds:
+        action, _ = policy.predict(observation)
+        start = time.process_time()
+        observation, *_ = vector.step(action)
+        spent["all"] += time.process_time() - start
+        steps += num_envs
+    return steps / (spent["all"] - spent["reward"]), steps / spent["all"]
+
+
 def brute_force(positions: Tensor, cell: Tensor, k: int) -> Tensor:
     """(B, N, k) Å among the 27 images of every atom."""
     shifts = torch.tensor(sorted(itertools.product((-1, 0, 1), repeat=3), key=lambda n: np.abs(n).sum()))
@@ -43,7 +67,7 @@ def brute_force(positions: Tensor, cell: Tensor, k: int) -> Tensor:
 
 
 def main(num_envs: int = 256, batch: int = 32, k: int = 6, seconds: float = 5.0) -> None:
-    """Print two tables.
+    """Print three tables.
 
     Args:
         num_envs: Environments of the vector environment.
@@ -85,6 +109,17 @@ def main(num_envs: int = 256, batch: int = 32, k: int = 6, seconds: float = 5.0)
         mine = per_second(lambda p=points: lattice.nearest(p, k).sum().backward(), seconds)  # type: ignore[misc]
         theirs = per_second(lambda p=points: brute_force(p, cell, k).sum().backward(), seconds)  # type: ignore[misc]
         print(f"{name:24s}{mine * batch:10.0f}{theirs * batch:10.0f}{mine / theirs:8.1f}")
+
+    print("\nCrystalWyckoff-v0, random valid moves: steps per CPU second; share: CPU time of contacts over the task's")
+    print(f"{'':24s}{'bare task':>10s}{'contacts':>10s}{'share':>8s}")
+    for case in (
+        {"composition": "BaTiO3"},
+        {"spacegroup": [2, 47, 225], "elements": "Cu,Au"},
+        {"spacegroup": 1, "elements": "C", "n_max": 20},
+    ):
+        bare, paid = wyckoff_steps(num_envs, seconds, reward="contacts", **case)
+        name = f"{case.get('composition') or case['elements']} in {case.get('spacegroup', 221)}"
+        print(f"{name:24s}{bare:10.0f}{paid:10.0f}{bare / paid - 1:8.2f}")
 
 
 if __name__ == "__main__":
