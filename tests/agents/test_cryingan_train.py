@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -17,7 +19,7 @@ from ase.io import read, write
 from gymnasium.utils.env_checker import check_env
 
 import megen_gym  # noqa: F401
-from megen_gym import runs
+from megen_gym import cli, runs
 from megen_gym.agents.cryingan.generate import Settings as GenerateSettings
 from megen_gym.agents.cryingan.generate import generate
 from megen_gym.agents.cryingan.logs import EpochTable
@@ -35,6 +37,7 @@ from megen_gym.rollout import rollout
 from megen_gym.structure import StructureBatch
 
 ROOT = Path(__file__).resolve().parents[2]
+Capture = pytest.CaptureFixture[str]
 DATA = ROOT / "megen_gym" / "data" / "cuau_interface.extxyz"
 SMALL = {
     "training_data": str(DATA), "batch_size": 8, "n_epochs": 4, "eval_freq": 2, "n_eval": 16, "n_save": 5,
@@ -53,6 +56,16 @@ def command(script: str, **options: object) -> list[str]:
 
 def call(script: str, **options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(script, **options), cwd=ROOT, capture_output=True, text=True, timeout=180)
+
+
+def refused(function: Callable[[Any], object], component: type, capsys: Capture, **options: object) -> str:
+    """The one sentence of a command line that is refused with exit code 2."""
+    with pytest.raises(SystemExit) as end:
+        function(cli.run(component, command("train", **options)[2:]))
+    assert end.value.code == 2
+    sentence = capsys.readouterr().err
+    assert len(sentence.strip().splitlines()) == 1, sentence
+    return sentence
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +112,7 @@ def test_a_slab_repeats_along_two_axes(tmp_path: Path) -> None:
     assert not read(run.path / "gen_data" / "gen_0.extxyz").pbc[2]
 
 
-@pytest.mark.parametrize("preset", ["default", "published"])
+@pytest.mark.parametrize("preset", ["default", pytest.param("published", marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_to_the_bit(tmp_path: Path, preset: str) -> None:
     options = SMALL | {"preset": preset, "n_epochs": 5, "augment": True, "translate": "xy", "ema": 0.9}
     first = train(Settings(**options, dir=tmp_path / "whole"))  # type: ignore[arg-type]
@@ -160,14 +173,14 @@ def test_what_cannot_change_on_resuming_is_refused(whole: runs.Run, tmp_path: Pa
         ({"no_such_option": 1}, "no_such_option"),
     ],
 )
-def test_wrong_input_is_answered_in_one_sentence(tmp_path: Path, options: dict[str, object], words: str) -> None:
-    done = call("train", **(SMALL | {"dir": tmp_path / "runs"} | options))
-    assert done.returncode == 2, done.stderr
-    assert words in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+def test_wrong_input_is_answered_in_one_sentence(
+    tmp_path: Path, options: dict[str, object], words: str, capsys: Capture
+) -> None:
+    assert words in refused(train, Settings, capsys, **(SMALL | {"dir": tmp_path / "runs"} | options))
     assert not list(tmp_path.glob("runs/*"))
 
 
+@pytest.mark.slow
 def test_a_warm_start_survives_a_kill_before_the_first_epoch(whole: runs.Run, tmp_path: Path) -> None:
     options = SMALL | {"dir": tmp_path, "load_generator": whole.path, "n_epochs": 100_000}
     process = subprocess.Popen(command("train", **options), cwd=ROOT, stdout=subprocess.DEVNULL)
@@ -290,7 +303,7 @@ def test_generating_is_repeatable_and_keeps_the_order_of_the_reference(whole: ru
     assert len(np.load(latents)) == 7
 
 
-def test_generating_with_wrong_input(whole: runs.Run, tmp_path: Path) -> None:
+def test_generating_with_wrong_input(whole: runs.Run, tmp_path: Path, capsys: Capture) -> None:
     wrong = read(DATA, 0)
     wrong.set_cell(wrong.cell[:] * 1.1)
     write(tmp_path / "wrong.extxyz", wrong, format="extxyz")
@@ -305,10 +318,9 @@ def test_generating_with_wrong_input(whole: runs.Run, tmp_path: Path) -> None:
         ({"weights": "model_saves/none.safetensors"}, "none.safetensors"),
         ({"dir": tmp_path / "empty"}, "empty"),
     ):
-        done = call("generate", **(common | options))
-        assert done.returncode == 2, done.stderr
-        assert words in done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1
+        assert words in refused(generate, GenerateSettings, capsys, **(common | options))
+    done = call("generate", **(common | {"run": "unknown"}))
+    assert (done.returncode, "no run 'unknown'" in done.stderr, "Traceback" in done.stderr) == (2, True, False)
     assert not (tmp_path / "gen.extxyz").exists()
 
 

@@ -142,7 +142,7 @@ def test_equivalent_descriptions_of_a_crystal_are_worth_the_same(trained: runs.R
     assert values[0] == pytest.approx(5.64**3 / 8, rel=0.15)
 
 
-@pytest.mark.parametrize("order", ["first", "last"])
+@pytest.mark.parametrize("order", [pytest.param("first", marks=pytest.mark.slow), "last"])
 def test_an_interrupted_run_goes_on_to_the_bit(folder: Path, order: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = regress(settings(folder, epochs=4, order=order, name="whole", save_freq=1))
     epoch = RegressionTrainer.run_epoch

@@ -265,6 +265,7 @@ def test_refusals(batch):
         compare(batch, reference, confidence=95, soap=False)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED.exists(), reason="needs the shared reference structures")
 def test_published_figures_and_speed():
 
