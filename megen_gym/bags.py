@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from ase.data import atomic_numbers
 from ase.formula import Formula
 
 from megen_gym.errors import InputError, nearest
@@ -47,6 +48,10 @@ def formula_counts(formula: str, symbols: Sequence[str]) -> IntArray:
     return np.array([counts.get(name, 0) for name in symbols], dtype=np.int64)
 
 
+TRIES = 16
+"""Random bags that are drawn for one with an even number of electrons; of the first 16, one in 65,536 has none."""
+
+
 @dataclass(frozen=True)
 class Bags:
     """One bag for every episode, several cycled, or random ones within a size range.
@@ -55,10 +60,16 @@ class Bags:
         counts: (M, S) atoms of each symbol; episode e takes bag e mod M.
         size_range: Smallest and largest size of a random bag, whose elements are drawn in the proportions of the bag
             in turn (MolGym's stochastic bags); None for the bags as they are.
+        electrons: (S,) of each symbol where random bags must have an even number of them (MolGym's rule of valences),
+            else None.
+        free: As many of each element as the canvas holds: the composition is the policy's choice, and a full canvas
+            ends the episode.
     """
 
     counts: IntArray
     size_range: tuple[int, int] | None = None
+    electrons: IntArray | None = None
+    free: bool = False
 
     def __post_init__(self) -> None:
         if self.size_range is not None and not 1 <= self.size_range[0] <= self.size_range[1]:
@@ -68,24 +79,42 @@ class Bags:
 
     @classmethod
     def parse(
-        cls, formulas: str | Sequence[str], symbols: Sequence[str], size_range: Sequence[int] | None = None
+        cls,
+        formulas: str | Sequence[str],
+        symbols: Sequence[str],
+        size_range: Sequence[int] | None = None,
+        even_electrons: bool = False,
     ) -> Bags:
-        """From one formula, a list of formulas, or a comma-separated list."""
+        """From one formula, a list of formulas, or a comma-separated list; `even_electrons` is for random bags."""
         names = formulas.split(",") if isinstance(formulas, str) else list(formulas)
         if not names:
             raise InputError("no formula was given; give at least one, e.g. Ga18")
         low_high = None if size_range is None else (int(size_range[0]), int(size_range[1]))
-        return cls(np.stack([formula_counts(name.strip(), symbols) for name in names]), low_high)
+        electrons = np.array([atomic_numbers[name] for name in symbols]) if even_electrons else None
+        return cls(np.stack([formula_counts(name.strip(), symbols) for name in names]), low_high, electrons)
+
+    @classmethod
+    def unlimited(cls, symbols: Sequence[str], canvas_size: int) -> Bags:
+        """Any composition: each element as often as the canvas has room for.
+
+        >>> Bags.unlimited(("X", "H", "C"), 20).counts.tolist()
+        [[0, 20, 20]]
+        """
+        return cls(np.array([[0] + [canvas_size] * (len(symbols) - 1)], dtype=np.int64), free=True)
 
     @property
     def largest(self) -> int:
-        """Atoms in the largest bag."""
+        """Atoms that the largest bag puts on a canvas."""
+        if self.free:
+            return int(self.counts.max())
         return int(self.counts.sum(1).max()) if self.size_range is None else self.size_range[1]
 
     @property
     def draws(self) -> int:
         """Uniform numbers that :meth:`draw` takes per episode."""
-        return 0 if self.size_range is None else 1 + self.size_range[1]
+        if self.size_range is None:
+            return 0
+        return (1 if self.electrons is None else TRIES) * (1 + self.size_range[1])
 
     def draw(self, uniform: FloatArray, episode: IntArray) -> IntArray:
         """(B, S) bags for the given episodes.
@@ -98,8 +127,11 @@ class Bags:
         if self.size_range is None:
             return counts.copy()
         low, high = self.size_range
-        size = low + (uniform[:, 0] * (high - low + 1)).astype(np.int64)
+        uniform = uniform.reshape(len(episode), -1, 1 + high)
+        size = low + (uniform[..., 0] * (high - low + 1)).astype(np.int64)
         share = np.cumsum(counts, 1) / counts.sum(1, keepdims=True)
-        element = (uniform[:, 1:, None] >= share[:, None]).sum(-1)
-        chosen = (np.arange(high) < size[:, None])[..., None] & (element[..., None] == np.arange(counts.shape[1]))
-        return np.asarray(chosen.sum(1))
+        element = (uniform[..., 1:, None] >= share[:, None, None]).sum(-1)
+        chosen = (np.arange(high) < size[..., None])[..., None] & (element[..., None] == np.arange(counts.shape[1]))
+        tries: IntArray = chosen.sum(2)
+        even = (tries @ (np.zeros_like(counts[0]) if self.electrons is None else self.electrons)) % 2 == 0
+        return np.asarray(tries[np.arange(len(episode)), even.argmax(1)])

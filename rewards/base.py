@@ -100,3 +100,45 @@ class EnergyReward(Reward):
         errors |= failed
         value = np.where(np.isfinite(energy - start), start - energy, 0.0)
         return Outcome(value, {"energy": energy}, {"energy": energy}, errors)
+
+
+class WorthReward(Reward):
+    """Pays what a structure becomes worth by a placement, nothing being worth 0, so that the return of an episode is
+    the worth of its last structure. Subclasses give :meth:`worth`.
+
+    Attributes:
+        name: How users call it.
+        why: What is wrong with a structure whose worth cannot be computed.
+    """
+
+    name: str
+    why: str = "its worth is not a number"
+
+    @abstractmethod
+    def worth(self, structures: StructureBatch) -> tuple[FloatArray, dict[str, FloatArray]]:
+        """(B,) worth of structures of at least one atom, NaN where there is none, and terms (B,)."""
+
+    def worth_errors(self, structures: StructureBatch) -> tuple[FloatArray, dict[str, FloatArray], dict[int, str]]:
+        """:meth:`worth` with a reason for each row that has none."""
+        worth, terms = self.worth(structures)
+        return worth, terms, dict.fromkeys(np.flatnonzero(~np.isfinite(worth)).tolist(), self.why)
+
+    def __call__(self, before: StructureBatch, after: StructureBatch, known: Known | None = None) -> Outcome:
+        start = np.full(len(before), np.nan) if known is None else np.array(known["worth"])
+        unknown = np.flatnonzero(np.isnan(start))
+        start[unknown], _, failed = self._of_all(before[unknown])
+        errors = {int(unknown[row]): why for row, why in failed.items()}
+        worth, terms, failed = self._of_all(after)
+        value = np.where(np.isfinite(worth - start), worth - start, 0.0)
+        terms = {"worth": worth, **terms}
+        return Outcome(value, terms, dict(terms), errors | failed)
+
+    def _of_all(self, structures: StructureBatch) -> tuple[FloatArray, dict[str, FloatArray], dict[int, str]]:
+        """:meth:`worth_errors`, 0 for nothing, as are the terms."""
+        there = np.flatnonzero(structures.n_atoms > 0)
+        worth: FloatArray = np.zeros(len(structures))
+        worth[there], some, failed = self.worth_errors(structures[there])
+        terms: dict[str, FloatArray] = {name: np.zeros(len(structures)) for name in some}
+        for name, value in some.items():
+            terms[name][there] = value
+        return worth, terms, {int(there[row]): why for row, why in failed.items()}

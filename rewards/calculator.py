@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from megen_gym.errors import InputError, require
+from megen_gym.errors import InputError, nearest, require
 from megen_gym.rewards.base import EnergyReward
 from megen_gym.rewards.pool import Answer, Pool, unusable
-from megen_gym.rewards.worker import OPTIMIZERS, Engine, Settings, reason
+from megen_gym.rewards.worker import OPTIMIZERS, QUANTITIES, Engine, Settings, load, reason
 from megen_gym.structure import FloatArray, StructureBatch
 
 PRESETS: dict[str, tuple[str, dict[str, Any], str | None]] = {
     "lj": ("ase.calculators.lj.LennardJones", {"sigma": 2.361, "epsilon": 0.5, "rc": 12.0}, None),
     "emt": ("ase.calculators.emt.EMT", {}, None),
+    "gfn2": ("tblite.ase.TBLite", {"method": "GFN2-xTB", "verbosity": 0}, "xtb"),
     "tblite": ("tblite.ase.TBLite", {"method": "GFN1-xTB", "verbosity": 0}, "xtb"),
 }
 """Short name: import path, default kwargs, extra that installs it. "lj" has gallium's bond length (2.65 Å)."""
@@ -46,7 +47,8 @@ class CalculatorReward(EnergyReward):
 
     Args:
         calculator: Import path of an ASE calculator class (or function that returns one), e.g.
-            ``"ase.calculators.emt.EMT"``, or a short name: lj, emt, tblite.
+            ``"ase.calculators.emt.EMT"``, or a short name: lj, emt, gfn2 (GFN2-xTB), tblite
+            (GFN1-xTB).
         kwargs: Arguments of the calculator.
         relax_steps: Optimiser steps before the energy is read; 0 for a single point.
         fmax: eV/Å; a relaxation ends earlier when all forces are below this.
@@ -58,6 +60,7 @@ class CalculatorReward(EnergyReward):
         atom_energies: What is subtracted per atom, so that E is a binding energy: "auto" for the energy of the single
             atom by the same calculator, eV by element, or None to subtract nothing (then a reward contains the atom's
             own energy, thousands of eV for an all-electron code).
+        quantity: What is read in place of the energy, as it is: gap (HOMO-LUMO, eV) or dipole (its size, e Å).
         invalid: Reward of a move that the task refuses.
 
     Attributes:
@@ -84,6 +87,7 @@ class CalculatorReward(EnergyReward):
         time_limit: float | str | None = "auto",
         workers: int = 1,
         atom_energies: Mapping[str, float] | str | None = "auto",
+        quantity: str = "energy",
         invalid: float = -1.0,
     ) -> None:
         path, defaults, extra = PRESETS.get(calculator, (calculator, {}, None))
@@ -99,7 +103,9 @@ class CalculatorReward(EnergyReward):
             raise InputError(f"time_limit is {time_limit!r}; expected seconds > 0, null for no limit, or 'auto'")
         if isinstance(atom_energies, str) and atom_energies != "auto":
             raise InputError(f"atom_energies is {atom_energies!r}; expected 'auto', null, or eV by element")
-        self.settings = Settings(path, defaults | dict(kwargs or {}), relax_steps, fmax, optimizer, vacuum)
+        if quantity != "energy":
+            _check_quantity(path, quantity)
+        self.settings = Settings(path, defaults | dict(kwargs or {}), relax_steps, fmax, optimizer, vacuum, quantity)
         self.time_limit = time_limit
         self.workers = workers
         self.atom_energies = atom_energies
@@ -146,7 +152,7 @@ class CalculatorReward(EnergyReward):
     def _atom_energy(self, symbol: str, batch: StructureBatch) -> float:
         """eV to subtract for one atom of `symbol`; computed when the element occurs for the first time."""
         index = batch.symbols.index(symbol)
-        if self.atom_energies is None or not np.any(batch.species == index):
+        if self.atom_energies is None or self.settings.quantity != "energy" or not np.any(batch.species == index):
             return 0.0
         if isinstance(self.atom_energies, Mapping):
             if symbol not in self.atom_energies:
@@ -205,6 +211,19 @@ def _attempt(engine: Engine, atoms: Atoms) -> Answer:
         return engine.energy(atoms), None, 0
     except (Exception, SystemExit) as error:
         return None, reason(error), 0
+
+
+def _check_quantity(path: str, quantity: str) -> None:
+    if quantity not in QUANTITIES:
+        raise InputError(f"the quantity {quantity!r} is read of no calculator; {nearest(quantity, QUANTITIES)}")
+    try:
+        calculator = load(path)
+    except Exception:
+        return  # refused where it is built
+    told = getattr(calculator, "implemented_properties", ())
+    orbitals = hasattr(calculator, "get_homo_lumo") or path.startswith("tblite.")
+    if inspect.isclass(calculator) and not (orbitals if quantity == "gap" else quantity in told):
+        raise InputError(f"the calculator {path!r} gives no {quantity}; use one that does, e.g. gfn2")
 
 
 def _check_installed(path: str, extra: str | None) -> None:

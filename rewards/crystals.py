@@ -16,21 +16,17 @@ from ase.data import atomic_masses
 from megen_gym.analysis.crystal_composition import States, valid_compositions
 from megen_gym.analysis.crystal_validity import MIN_DISTANCE, valid_structures
 from megen_gym.errors import InputError, nearest
-from megen_gym.rewards.base import Known, Outcome, Reward
+from megen_gym.rewards.base import Known, Outcome, WorthReward
 from megen_gym.structure import FloatArray, StructureBatch
 
 _GRAM_PER_CM3 = 1.66053906660
 """One atomic mass unit per Å³ (CODATA 2018)."""
 
 
-class CrystalReward(Reward):
-    """Pays what a crystal becomes worth by a placement. Subclasses give :meth:`worth`."""
+class CrystalReward(WorthReward):
+    """Pays what a crystal becomes worth by a placement. Subclasses give :meth:`.base.WorthReward.worth`."""
 
-    name: str
-
-    @abstractmethod
-    def worth(self, crystals: StructureBatch) -> tuple[FloatArray, dict[str, FloatArray]]:
-        """(B,) worth of crystals of at least one atom, NaN where there is none, and terms (B,)."""
+    why = "the cell has no volume"
 
     def __call__(self, before: StructureBatch, after: StructureBatch, known: Known | None = None) -> Outcome:
         for batch in (before, after):
@@ -39,23 +35,7 @@ class CrystalReward(Reward):
                     f"the reward {self.name!r} was given structures that are not periodic in three directions; use it "
                     "for crystals, e.g. in CrystalWyckoff-v0"
                 )
-        start = np.full(len(before), np.nan) if known is None else np.array(known["worth"])
-        unknown = np.isnan(start)
-        start[unknown] = self._worth(before[unknown])[0]
-        worth, terms = self._worth(after)
-        bad = np.flatnonzero(~np.isfinite(worth - start)).tolist()
-        value = np.where(np.isfinite(worth - start), worth - start, 0.0)
-        return Outcome(value, terms, {"worth": worth}, dict.fromkeys(bad, "the cell has no volume"))
-
-    def _worth(self, crystals: StructureBatch) -> tuple[FloatArray, dict[str, FloatArray]]:
-        """:meth:`worth`, 0 for nothing, as are the terms."""
-        there = crystals.n_atoms > 0
-        worth: FloatArray = np.zeros(len(crystals))
-        worth[there], some = self.worth(crystals[there])
-        terms: dict[str, FloatArray] = {name: np.zeros(len(crystals)) for name in some}
-        for name, value in some.items():
-            terms[name][there] = value
-        return worth, terms
+        return super().__call__(before, after, known)
 
 
 class _CellReward(CrystalReward):
@@ -74,7 +54,7 @@ class _CellReward(CrystalReward):
         """(B,) of crystals with volumes (B,) in Å³."""
 
     def worth(self, crystals: StructureBatch) -> tuple[FloatArray, dict[str, FloatArray]]:
-        """See :meth:`CrystalReward.worth`."""
+        """See :meth:`.base.WorthReward.worth`."""
         assert crystals.cell is not None
         volume = np.abs(np.linalg.det(crystals.cell.astype(np.float64)))
         value = self.quantity(crystals, np.where(volume > 0, volume, np.nan))
@@ -178,7 +158,7 @@ class ValidReward(CrystalReward):
         self.min_distance, self.states, self.invalid = min_distance, states, invalid
 
     def worth(self, crystals: StructureBatch) -> tuple[FloatArray, dict[str, FloatArray]]:
-        """See :meth:`CrystalReward.worth`."""
+        """See :meth:`.base.WorthReward.worth`."""
         atoms = crystals.to_atoms()
         apart = valid_structures(atoms, min_distance=self.min_distance).astype(np.float64)
         neutral = valid_compositions(atoms, states=self.states).astype(np.float64)

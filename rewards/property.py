@@ -82,7 +82,7 @@ class PropertyReward(CrystalReward):
         self.symprec = self.model.symprec if symprec is None else float(symprec)
 
     def worth(self, crystals: StructureBatch) -> tuple[FloatArray, dict[str, FloatArray]]:
-        """See :meth:`.crystals.CrystalReward.worth`; the prediction is the term ``property``."""
+        """See :meth:`.base.WorthReward.worth`; the prediction is the term ``property``."""
         from megen_gym.crystals import CrystalBatch
 
         value = np.full(len(crystals), np.nan)

@@ -20,14 +20,16 @@ _BUILT_IN: dict[str, str] = {
     "discriminator": "megen_gym.rewards.discriminator:DiscriminatorReward",
     "distance": "megen_gym.rewards.penalties:DistanceReward",
     "megen": "megen_gym.rewards.megen:MegenReward",
+    "molecule_valid": "megen_gym.rewards.molecules:MoleculeValidReward",
     "novelty": "megen_gym.rewards.novelty:NoveltyReward",
     "property": "megen_gym.rewards.property:PropertyReward",
     "soap_ridge": "megen_gym.rewards.dart.soap:SoapRidge",
     "sum": "megen_gym.rewards.combine:SumReward",
+    "target": "megen_gym.rewards.molecules:TargetReward",
     "valid": "megen_gym.rewards.crystals:ValidReward",
     "volume_per_atom": "megen_gym.rewards.crystals:VolumeReward",
 }
-_CALCULATORS = ("emt", "lj", "tblite")
+_CALCULATORS = ("emt", "gfn2", "lj", "tblite")
 _users: dict[str, Target] = {}
 
 
@@ -35,8 +37,8 @@ def reward_names() -> list[str]:
     """Names that :func:`make_reward` knows, besides import paths.
 
     >>> reward_names()
-    ['calculator', 'contacts', 'dart', 'density', 'discriminator', 'distance', 'emt', 'lj', 'megen', 'novelty',
-    'property', 'soap_ridge', 'sum', 'tblite', 'valid', 'volume_per_atom']
+    ['calculator', 'contacts', 'dart', 'density', 'discriminator', 'distance', 'emt', 'gfn2', 'lj', 'megen',
+    'molecule_valid', 'novelty', 'property', 'soap_ridge', 'sum', 'target', 'tblite', 'valid', 'volume_per_atom']
     """
     return sorted({*_BUILT_IN, *_CALCULATORS, *_users})
 

@@ -11,12 +11,14 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.units import Hartree
 
 from megen_gym.channel import open_channel
 
@@ -34,6 +36,7 @@ class Settings:
     fmax: float = 0.05
     optimizer: str = OPTIMIZERS[0]
     vacuum: float | None = None
+    quantity: str = "energy"
 
 
 def load(path: str) -> Any:
@@ -50,6 +53,34 @@ def reason(error: BaseException) -> str:
     """One line that says what was raised, e.g. ``"ValueError: no such basis"``."""
     text = " ".join(str(error).split())[:300]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def gap(atoms: Atoms) -> float:
+    """HOMO-LUMO gap of `atoms` by its calculator, eV.
+
+    The highest occupied orbital is the one of the last electron when orbitals are filled from below, singly at last;
+    where the basis leaves no empty one (a hydrogen atom in xTB), the lowest empty one is the vacuum level, 0 eV.
+
+    Raises:
+        AttributeError: for a calculator that tells no orbitals: only tblite does, and any with ``get_homo_lumo``.
+    """
+    calculator: Any = atoms.calc
+    atoms.get_potential_energy()  # type: ignore[no-untyped-call]
+    if hasattr(calculator, "get_homo_lumo"):
+        homo, lumo = calculator.get_homo_lumo()
+        return float(lumo - homo)
+    energies, filled = (np.asarray(calculator._res[f"orbital-{name}"]) for name in ("energies", "occupations"))
+    levels, spins = np.sort(energies, axis=None) * Hartree, 1 if energies.ndim < 2 else len(energies)
+    occupied = int(np.ceil(round(float(filled.sum()), 3) * spins / 2))
+    return float((levels[occupied] if occupied < len(levels) else 0.0) - levels[occupied - 1])
+
+
+QUANTITIES: dict[str, Callable[[Atoms], float]] = {
+    "energy": lambda atoms: float(atoms.get_potential_energy()),  # type: ignore[no-untyped-call]
+    "gap": gap,
+    "dipole": lambda atoms: float(np.linalg.norm(atoms.get_dipole_moment())),  # type: ignore[no-untyped-call]
+}
+"""What may be read of a calculator: energy (eV), HOMO-LUMO gap (eV), size of the dipole moment (e Å)."""
 
 
 class Engine:
@@ -79,7 +110,8 @@ class Engine:
         self._calculator = calculator
 
     def energy(self, atoms: Atoms) -> float:
-        """eV of `atoms` after at most `relax_steps` optimiser steps; `atoms` is left as it was.
+        """eV of `atoms` (or another of :data:`QUANTITIES`) after at most `relax_steps` optimiser steps; `atoms` is left
+        as it was.
 
         Raises:
             Exception: anything that the calculator raises; the next call then begins with a fresh calculator.
@@ -97,7 +129,7 @@ class Engine:
                 optimizer.run(fmax=self.settings.fmax, steps=self.settings.relax_steps)
                 self.evaluations += int(optimizer.nsteps)
             self.evaluations += 1
-            energy = float(work.get_potential_energy())
+            energy = QUANTITIES[self.settings.quantity](work)
         except (Exception, SystemExit):  # some calculators call sys.exit; any of them may be left half-way
             self._calculator = None
             raise

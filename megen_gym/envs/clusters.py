@@ -48,6 +48,7 @@ def cluster(
     reward_kwargs: Mapping[str, Any] | None = None,
     bag_per_start: IntArray | None = None,
     starts: StructureBatch | None = None,
+    bags: Bags | None = None,
 ) -> tuple[Task[Any], Reward]:
     """Task and reward of Cluster-v0; see :class:`ClusterEnv` for the arguments."""
     names = symbols.split(",") if isinstance(symbols, str) else symbols
@@ -59,7 +60,7 @@ def cluster(
     checked = check_symbols(names)
     if batch is not None:
         batch = StructureBatch.from_atoms(batch.to_atoms(), checked)
-    bags = Bags.parse(formula, checked, size_range)
+    bags = bags or Bags.parse(formula, checked, size_range)
     start_size = 0 if batch is None else int(batch.n_atoms.max())
     if canvas_size is None:
         most = bags.largest * (1 + refills) + start_size

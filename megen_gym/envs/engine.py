@@ -28,7 +28,8 @@ class Step:
         terminated: The task is over.
         truncated: The step limit is reached, or the reward could not be computed.
         move: What became of the actions.
-        terms: Named parts of the reward; NaN in rows without a placement.
+        terms: Named parts of the reward. Where nothing was placed: what is known of the structure as it stands (its
+            energy, its worth), NaN for the others.
         errors: Why a reward could not be computed, by row.
         n_start: Atoms on the canvas when the episode began.
         clean: Every move of the episode so far placed an atom within the windows (or was a stop).
@@ -128,6 +129,10 @@ class Engine:
             for name, part in outcome.known.items():
                 self.known.setdefault(name, np.full(self.size, np.nan))[rows] = part
             errors = {int(rows[row]): reason for row, reason in outcome.errors.items()}
+        idle = np.flatnonzero(move.stopped | move.refused)
+        if len(idle):
+            for name, array in self.known.items():
+                terms.setdefault(name, np.full(self.size, np.nan))[idle] = array[idle]
         self.clean &= ~move.refused & (move.valid | ~move.placed)
         failed = np.zeros(self.size, dtype=bool)
         failed[list(errors)] = True

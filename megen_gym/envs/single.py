@@ -22,7 +22,9 @@ RENDER_MODES = ["ansi", "rgb_array", "human"]
 def step_info(step: Step, row: int) -> dict[str, Any]:
     """The info dictionary of one environment."""
     placed = bool(step.move.placed[row])
-    info: dict[str, Any] = {name: float(part[row]) for name, part in step.terms.items()} if placed else {}
+    info: dict[str, Any] = {
+        name: float(part[row]) for name, part in step.terms.items() if placed or not np.isnan(part[row])
+    }
     info |= {
         "placed": placed,
         "valid": bool(step.move.valid[row]),

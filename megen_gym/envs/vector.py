@@ -164,7 +164,8 @@ class StructureVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any
         }
         infos: dict[str, Any] = {}
         for name, array in step.terms.items():
-            infos[name], infos[f"_{name}"] = np.where(move.placed, array, 0.0), move.placed.copy()
+            told = move.placed | ~np.isnan(array)
+            infos[name], infos[f"_{name}"] = np.where(told, array, 0.0), told
         for name, array in flags.items():
             infos[name], infos[f"_{name}"] = array.copy(), everywhere.copy()
         if step.errors:

@@ -129,11 +129,10 @@ class ClusterTask:
         if refills < 0:
             raise InputError(f"refills is {refills}; give 0 or more")
         sizes = (self.starts.species > 0).sum(1)
-        largest = (
-            int((sizes + self.starts.bag.sum(1)).max())
-            if self.starts.bag is not None
-            else (int(sizes.max()) + bags.largest * (1 + refills))
-        )
+        if self.starts.bag is not None:
+            largest = int((sizes + self.starts.bag.sum(1)).max())
+        else:
+            largest = canvas_size if bags.free else int(sizes.max()) + bags.largest * (1 + refills)
         if largest > canvas_size:
             raise InputError(
                 f"the bag makes up to {largest} atoms but the canvas holds {canvas_size}; "
