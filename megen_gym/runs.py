@@ -269,21 +269,24 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def create(root: str | Path, settings: Mapping[str, Any]) -> Run:
+def create(root: str | Path, settings: Mapping[str, Any], id: str | None = None) -> Run:
     """Make a new run folder below `root`.
 
     Args:
         root: Folder of the runs; made if missing.
         settings: Everything that defines the run (JSON). ``name`` (or ``env``) and ``seed`` appear in the id.
+        id: Name of the folder; made from the date, the name and the seed by default.
 
     Raises:
-        InputError: for a setting that JSON cannot hold.
+        InputError: for a setting that JSON cannot hold, or an id that is no name of a folder.
         OSError: when the disk is full; nothing is left behind.
     """
     now, seed = datetime.now(UTC), int(settings.get("seed") or 0)
     label = re.sub(r"-v\d+$", "", str(settings.get("name") or settings.get("env") or "run").rpartition(":")[2])
     label = re.sub(r"[^a-z0-9]+", "", label.lower()) or "run"
-    base = f"{now.astimezone():%Y%m%d-%H%M%S}-{label}-s{seed}"
+    base = f"{now.astimezone():%Y%m%d-%H%M%S}-{label}-s{seed}" if id is None else id
+    if not re.fullmatch(r"[\w.+=-]+", base) or base.startswith("."):
+        raise InputError(f"the run's id {base!r} is no name of a folder; give letters, digits, dots and dashes")
     config = {"format": FORMAT, "id": base, "created": now.isoformat(), "seed": seed, "settings": dict(settings)}
     config |= {"versions": _versions()}
     json.dumps(config, default=_plain)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import sys
-import time
 from collections.abc import Collection
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -41,12 +40,12 @@ def regress(settings: Settings, given: Collection[str] | None = None) -> runs.Ru
             their default.
     """
     import torch
-    from tqdm import tqdm
 
     from megen_gym.agents.crystal_gpt.regress_logs import plot_regression, summary
     from megen_gym.agents.crystal_gpt.regress_training import RegressionTrainer, scores
     from megen_gym.agents.crystal_gpt.regression import KIND
-    from megen_gym.agents.nn.devices import device_of, gpu_memory
+    from megen_gym.agents.nn.devices import device_of
+    from megen_gym.agents.nn.fitting import Plan, fit
 
     logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
     log = logging.getLogger("megen_gym")
@@ -65,64 +64,35 @@ def regress(settings: Settings, given: Collection[str] | None = None) -> runs.Ru
     model = build(settings, train, valid, n_max, tensors, meta)
     model.network.to(device)
     trainer = RegressionTrainer(model, train.crystals, target, settings)
-    best, best_epoch = float("inf"), 0
     if tensors:
         if meta["fingerprint"] != fingerprint(train):
             raise InputError(f"the data differs from that of run {settings.resume}; give the same, or train anew")
         trainer.load_state(tensors, meta)
-        best, best_epoch = (float("inf") if meta["best"] is None else meta["best"]), meta["best_epoch"]
     if run is None:
         run = runs.create(settings.dir, {"name": settings.name, "seed": settings.seed, KIND.key: asdict(settings)})
-    run.clean()
-    run.truncate_metrics(trainer.epoch - 1)
     learned = sum(p.numel() for p in model.network.parameters() if p.requires_grad)
     log.info(
         f"run {run.id}: {model.name} of {len(train)} crystals, {len(valid)} held out, mean {target.mean():.4g}, "
         f"standard deviation {target.std():.4g}; {learned} weights are trained"
     )
 
-    def checkpoint() -> None:
-        state, numbers = trainer.state()
-        extra = {"best": best if best < float("inf") else None, "best_epoch": best_epoch, "model": model.describe()}
-        run.save_state(state, numbers | extra | {"fingerprint": fingerprint(train)})
+    def judge() -> dict[str, float]:
+        mae, r2 = scores(truth, trainer.judged().predict(valid.crystals))
+        return {"mae": mae, "r2": r2}
 
-    if not tensors:
-        checkpoint()
-        run.save_weights(trainer.average.state_dict())
-    total, done = settings.epochs * trainer.batches, trainer.step
-    with tqdm(total=total, initial=done, unit="batch", disable=not settings.progress, smoothing=0.05) as bar:
-
-        def report(row: dict[str, float]) -> None:
-            bar.update()
-            bar.set_postfix_str(
-                f"epoch {trainer.epoch} loss {row['loss']:.4f} best MAE {best:.4g}{gpu_memory()}", refresh=False
-            )
-
-        def over() -> bool:
-            idle = settings.patience is not None and trainer.epoch - best_epoch > settings.patience
-            return trainer.epoch >= settings.epochs or trainer.late or (idle and len(valid) > 0)
-
-        try:
-            while not over():
-                row = trainer.run_epoch(report) | {"lr": trainer.learning_rate(), "seconds": trainer.elapsed}
-                begin = time.monotonic()
-                if len(valid):
-                    row["mae"], row["r2"] = scores(truth, trainer.judged().predict(valid.crystals))
-                if row.get("mae", row["train_mae"]) < best:
-                    best, best_epoch = row.get("mae", row["train_mae"]), trainer.epoch
-                    run.save_weights(trainer.average.state_dict())
-                run.append_metrics(trainer.epoch - 1, row)
-                if over() or trainer.epoch % settings.save_freq == 0:
-                    checkpoint()
-                trainer.elapsed += time.monotonic() - begin
-        except KeyboardInterrupt:
-            bar.close()
-            kept = run.load_state()[1]["epoch"]
-            log.info(
-                f"stopped in epoch {trainer.epoch}, {kept} epochs are kept; go on with: "
-                f"python agents/crystal_gpt/regress.py{where(settings.dir)} --resume {run.id}"
-            )
-            raise SystemExit(130) from None
+    again = f"python agents/crystal_gpt/regress.py{where(settings.dir)} --resume"
+    fit(
+        trainer,
+        run,
+        Plan(
+            settings.epochs, settings.patience, "mae", again,
+            settings.progress, otherwise="train_mae", save_freq=settings.save_freq,
+        ),
+        judge if len(valid) else None,
+        lambda epoch, row: None,
+        {"model": model.describe(), "fingerprint": fingerprint(train)},
+        meta or None,
+    )  # fmt: skip
     log.info(summary(run, train, valid))
     plot_regression(run, train, valid)
     log.info(f'everything is in {run.path}; it is the reward property with {{"run": "{run.path}"}}')

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import sys
-import time
 from collections.abc import Collection
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -42,13 +41,13 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
             their default.
     """
     import torch
-    from tqdm import tqdm
 
     from megen_gym.agents.crystal_gpt.logs import Events, plot_training
     from megen_gym.agents.crystal_gpt.model import Model, load_model
     from megen_gym.agents.crystal_gpt.training import Trainer
-    from megen_gym.agents.nn.devices import device_of, gpu_memory
+    from megen_gym.agents.nn.devices import device_of
     from megen_gym.agents.nn.epochs import part
+    from megen_gym.agents.nn.fitting import Plan, fit
 
     logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
     log = logging.getLogger("megen_gym")
@@ -76,66 +75,28 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
         model = Model.build(settings, rows.crystals, rows.names, rows.properties, n_max)
     model.network.to(device)
     trainer = Trainer(model, rows.crystals, model.given(rows.crystals, rows.names, rows.properties), settings)
-    best, best_epoch = float("inf"), 0
     if tensors:
         trainer.load_state(tensors, meta)
-        best, best_epoch = meta["best"], meta["best_epoch"]
     if run is None:
         run = runs.create(settings.dir, {"name": settings.name, "seed": settings.seed, KIND.key: asdict(settings)})
-    run.clean()
-    run.truncate_metrics(trainer.epoch - 1)
     weights = sum(p.numel() for p in model.network.parameters())
     log.info(
         f"run {run.id}: {len(rows)} crystals, {len(split.valid)} held out, {len(model.groups)} space groups, "
         f"{len(model.elements)} elements, up to {model.network.shape.n_max} sites; {weights} weights"
     )
-
-    def checkpoint() -> None:
-        state, numbers = trainer.state()
-        extra = {"best": best, "best_epoch": best_epoch, "fingerprint": seen}
-        run.save_state(state, numbers | extra | {"model": model.describe()})
-
-    if not tensors:
-        checkpoint()
-        run.save_weights(trainer.average.state_dict())
-    events = Events(run, settings.tensorboard)
-    total, done = settings.epochs * trainer.batches, trainer.step
-    with tqdm(total=total, initial=done, unit="batch", disable=not settings.progress, smoothing=0.05) as bar:
-
-        def report(row: dict[str, float]) -> None:
-            bar.update()
-            bar.set_postfix_str(
-                f"epoch {trainer.epoch} nats {row['nll']:.3f} best {best:.3f}{gpu_memory()}", refresh=False
-            )
-
-        def over() -> bool:
-            idle = settings.patience is not None and trainer.epoch - best_epoch > settings.patience
-            return trainer.epoch >= settings.epochs or trainer.late or (idle and len(split.valid) > 0)
-
-        try:
-            while not over():
-                row = trainer.run_epoch(report) | {"lr": trainer.learning_rate(), "seconds": trainer.elapsed}
-                last = over()
-                begin = time.monotonic()
-                if len(split.valid) and (last or trainer.epoch % settings.eval_freq == 0):
-                    row |= trainer.judge(split.valid.crystals)
-                score = row.get("nll", float("inf") if len(split.valid) else row["loss"])
-                if score < best:
-                    best, best_epoch = score, trainer.epoch
-                    run.save_weights(trainer.average.state_dict())
-                run.append_metrics(trainer.epoch - 1, row)
-                events.add(trainer.epoch, row)
-                if last or over() or trainer.epoch % settings.save_freq == 0:
-                    checkpoint()
-                trainer.elapsed += time.monotonic() - begin
-        except KeyboardInterrupt:
-            bar.close()
-            kept = run.load_state()[1]["epoch"]
-            log.info(
-                f"stopped in epoch {trainer.epoch}, {kept} epochs are kept; go on with: "
-                f"python agents/crystal_gpt/train.py{where(settings.dir)} --resume {run.id}"
-            )
-            raise SystemExit(130) from None
+    again = f"python agents/crystal_gpt/train.py{where(settings.dir)} --resume"
+    fit(
+        trainer,
+        run,
+        Plan(
+            settings.epochs, settings.patience, "nll", again,
+            settings.progress, eval_freq=settings.eval_freq, save_freq=settings.save_freq,
+        ),
+        (lambda: trainer.judge(split.valid.crystals)) if len(split.valid) else None,
+        Events(run, settings.tensorboard).add,
+        {"fingerprint": seen, "model": model.describe()},
+        meta if tensors else None,
+    )  # fmt: skip
     finish(run, settings, len(split.valid), log)
     plot_training(run)
     return run

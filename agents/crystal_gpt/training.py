@@ -70,7 +70,7 @@ class Trainer(EpochTrainer[CrystalGPT]):
             values = torch.stack([-part.detach().float().mean() for part in (parts.total, *parts)]).cpu()
             sums, seen = sums + values * len(rows), seen + len(rows)
             self.elapsed += time.monotonic() - begin
-            report({"nll": float(values[0])})
+            report({"loss": float(values[0])})
             if self.late:
                 break
         self.epoch += 1

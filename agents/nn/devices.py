@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
+
 import torch
 
 from megen_gym.errors import InputError
@@ -26,3 +29,17 @@ def device_of(name: str) -> str:
 def gpu_memory() -> str:
     """Memory in use on the GPU, for the progress line."""
     return f" {torch.cuda.max_memory_allocated() / 2**20:.0f} MiB" if torch.cuda.is_available() else ""
+
+
+def keep_memory() -> None:
+    """Let the C library keep freed memory instead of handing it back to the system (glibc only).
+
+    Large temporary tensors otherwise cost a page fault per 4 KiB, each time anew.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        threshold, trim = -3, -1
+        mallopt(threshold, 1 << 30)
+        mallopt(trim, (1 << 31) - 1)
