@@ -21,9 +21,11 @@ from megen_gym.agents.cryingan.policy import CryinGANPolicy
 from megen_gym.agents.cryingan.refine import RefineTask
 from megen_gym.agents.cryingan.sites import Sites
 from megen_gym.agents.crystal_gpt.policy import CrystalPolicy
+from megen_gym.agents.gschnet.policy import GSchNetPolicy
 from megen_gym.analysis import apart, batches, compare, crystal_report, energies, motifs, snap
 from megen_gym.envs.clusters import ClusterEnv, GaClusterEnv
 from megen_gym.envs.crystals import CrystalSlotsEnv
+from megen_gym.envs.molecules import MoleculeEnv
 from megen_gym.envs.sb3 import SB3VecEnv
 from megen_gym.envs.vector import StructureVectorEnv
 from megen_gym.envs.wyckoff import CrystalWyckoffEnv
@@ -34,6 +36,7 @@ from megen_gym.rewards.dart.reward import Dart
 from megen_gym.rewards.dart.soap import SoapRidge
 from megen_gym.rewards.discriminator import DiscriminatorReward
 from megen_gym.rewards.megen import MegenReward
+from megen_gym.rewards.molecules import MoleculeValidReward, TargetReward
 from megen_gym.rewards.novelty import NoveltyReward
 from megen_gym.rewards.penalties import ContactReward, DistanceReward
 from megen_gym.rewards.property import PropertyReward
@@ -44,6 +47,7 @@ PAGES: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
         {
             "GaCluster-v0": GaClusterEnv,
             "Cluster-v0": ClusterEnv,
+            "Molecule-v0": MoleculeEnv,
             "CrystalSlots-v0": CrystalSlotsEnv,
             "CrystalWyckoff-v0": CrystalWyckoffEnv,
             "The vector environment": StructureVectorEnv,
@@ -64,6 +68,8 @@ PAGES: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
             "density": DensityReward,
             "volume_per_atom": VolumeReward,
             "valid": ValidReward,
+            "molecule_valid": MoleculeValidReward,
+            "target": TargetReward,
             "property": PropertyReward,
             "sum": SumReward,
         },
@@ -71,7 +77,8 @@ PAGES: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
     "policies": (
         "A policy is anything with Stable-Baselines3's `predict(observation, state, episode_start, deterministic)`; "
         "SB3 models are policies as they are. `python agents/ppo_train.py --help`, "
-        "`python agents/cryingan/train.py --help` and `python agents/crystal_gpt/train.py --help` list every setting.",
+        "`python agents/cryingan/train.py --help`, `python agents/crystal_gpt/train.py --help` and "
+        "`python agents/gschnet/train.py --help` list every setting.",
         {
             "Covariant actor-critic": CovariantPolicy,
             "Its settings": CovariantSettings,
@@ -80,6 +87,7 @@ PAGES: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
             "CryinGAN's default generator": SiteGenerator,
             "What it starts from": Sites,
             "crystal_gpt": CrystalPolicy,
+            "G-SchNet": GSchNetPolicy,
             "Random valid placement": RandomValid,
             "Greedy best of k": Greedy,
         },

@@ -1,0 +1,1 @@
+"""Conditional G-SchNet: molecules, clusters and crystals grown atom by atom, on target."""
