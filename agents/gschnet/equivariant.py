@@ -36,12 +36,10 @@ class EquivariantGSchNet(GSchNet):
         conditioning: Embeds what is asked of a molecule; None for nothing.
 
     Attributes:
-        temperature: That fits its densities.
         lmax, channels, series: Largest degree, functions around the focus, functions that the density is a sum of.
         spread: Radians by which target directions are smeared; bins of distances have about the same width.
     """
 
-    temperature = 0.1
     lmax = 5
     channels = 24
     series = 4

@@ -143,20 +143,33 @@ def generate(settings: Settings) -> Path | None:
     if made.failed:
         LOG.info(f"{made.failed} of {made.attempts} were not finished with {most} atoms and are left out")
     if not made.structures:
-        LOG.info("nothing was finished: train longer, or give a larger max_n_atoms")
-        return None
-    structures, energies = relaxed(made.structures, settings)
+        LOG.info("nothing was finished" + ("" if made.stopped else ": train longer, or give a larger max_n_atoms"))
+        return stopped(made)
+    structures, energies = (made.structures, {}) if made.stopped else relaxed(made.structures, settings)
     properties: dict[str, Sequence[float]] = {"log_prob": made.log_prob, "decisions": made.decisions, **energies}
     remembered = asdict(drawing) | {"seed": settings.seed, "max_n_atoms": most, "relax": settings.relax}
     remembered |= {"atom_types": list(model.network.shape.atom_types), "run": run.id}
     units = dict.fromkeys(energies, "eV")
     path = write_molecules(run.path, structures, properties, units, numbers(asked), remembered, settings.outputfile)
     LOG.info(f"{len(structures)} molecules are in {path}, mean log-probability {mean(made.log_prob):.1f}")
+    if made.stopped:
+        return stopped(made)
     if settings.view or settings.view_molecules:
         show(structures)
     if settings.evaluate:
         LOG.info(judged(structures, run, settings.progress))
     return path
+
+
+def stopped(made: Generated) -> None:
+    """End the process as Ctrl-C does, if that ended the growing.
+
+    Raises:
+        SystemExit: 130.
+    """
+    if made.stopped:
+        LOG.info(f"stopped after {made.attempts} attempts")
+        raise SystemExit(130)
 
 
 def numbers(asked: dict[str, str]) -> dict[str, float | str]:
@@ -304,7 +317,8 @@ def main() -> None:
     """Command line."""
     from megen_gym.cli import run
 
-    generate(run(Settings, words(sys.argv[1:])))
+    sys.argv[1:] = words(sys.argv[1:])
+    generate(run(Settings))
 
 
 if __name__ == "__main__":

@@ -63,6 +63,7 @@ class Generated:
         decisions: How many those were.
         attempts: Molecules begun and ended.
         failed: Of these, the ones that were not finished with the atoms allowed.
+        stopped: Whether Ctrl-C ended it before all had been attempted.
     """
 
     structures: list[Atoms] = field(default_factory=list)
@@ -70,6 +71,7 @@ class Generated:
     decisions: list[int] = field(default_factory=list)
     attempts: int = 0
     failed: int = 0
+    stopped: bool = False
 
 
 @torch.no_grad()
@@ -113,29 +115,36 @@ def generate(
     _begin(grower, growth, owner, start)
     done, begun = Generated(), slots
     finished: dict[int, tuple[Atoms, float, int]] = {}
-    while done.attempts < n_molecules:
-        rows = np.flatnonzero(growth.unfinished & (owner >= 0))
-        if len(rows):
-            grower.decide(growth, rows)
-        ended = np.flatnonzero(~growth.unfinished & (owner >= 0))
-        for row in ended.tolist():
-            if growth.failed[row]:
-                done.failed += 1
-            else:
-                finished[int(owner[row])] = atoms_of(growth, row), float(growth.log_prob[row]), int(growth.steps[row])
-        done.attempts += len(ended)
-        again = ended[: n_molecules - begun]
-        owner[ended] = -1
-        if len(again):
-            owner[again] = begun + np.arange(len(again))
-            begun += len(again)
-            grower.clear(growth, again)
-            fresh = _for(embedded, owner[again])
-            if fresh is not None and growth.given is not None:
-                growth.given[torch.from_numpy(again).to(grower.device)] = fresh
-            _begin(grower, growth, again, start)
-        if report is not None:
-            report(done)
+    try:
+        while done.attempts < n_molecules:
+            rows = np.flatnonzero(growth.unfinished & (owner >= 0))
+            if len(rows):
+                grower.decide(growth, rows)
+            ended = np.flatnonzero(~growth.unfinished & (owner >= 0))
+            for row in ended.tolist():
+                if growth.failed[row]:
+                    done.failed += 1
+                else:
+                    finished[int(owner[row])] = (
+                        atoms_of(growth, row),
+                        float(growth.log_prob[row]),
+                        int(growth.steps[row]),
+                    )
+            done.attempts += len(ended)
+            again = ended[: n_molecules - begun]
+            owner[ended] = -1
+            if len(again):
+                owner[again] = begun + np.arange(len(again))
+                begun += len(again)
+                grower.clear(growth, again)
+                fresh = _for(embedded, owner[again])
+                if fresh is not None and growth.given is not None:
+                    growth.given[torch.from_numpy(again).to(grower.device)] = fresh
+                _begin(grower, growth, again, start)
+            if report is not None:
+                report(done)
+    except KeyboardInterrupt:
+        done.stopped = True
     for index in sorted(finished):
         atoms, log_prob, decisions = finished[index]
         done.structures.append(atoms)
