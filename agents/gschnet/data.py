@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from megen_gym.agents.gschnet.conditions import Condition, tensors
@@ -94,8 +93,3 @@ def amount(given: float | None) -> int | float | None:
     (2500, 0.8)
     """
     return int(given) if given is not None and given > 1 and given == int(given) else given
-
-
-def to_device(values: dict[str, Tensor], device: torch.device | str) -> dict[str, Tensor]:
-    """The same tensors elsewhere."""
-    return {name: value.to(device) for name, value in values.items()}

@@ -270,14 +270,16 @@ def seen(structures: Sequence[Atoms], run: Run) -> list[Atoms] | None:
     from megen_gym.agents.gschnet.model import KIND
     from megen_gym.agents.gschnet.settings import from_json
 
-    LOG.setLevel("ERROR")
+    level = LOG.level
     try:
+        LOG.setLevel("ERROR")  # what reading had to say was said in training
         data = assemble(replace(from_json(run.settings[KIND.key]), cache_path=None, progress=False), run)
     except InputError as error:
-        LOG.setLevel("INFO")
+        LOG.setLevel(level)
         LOG.info(f"novelty is left out: {error}")
         return None
-    LOG.setLevel("INFO")
+    finally:
+        LOG.setLevel(level)
     formulas = {atoms.get_chemical_formula() for atoms in structures}
     training = data.molecules[data.parts.train].to_atoms()
     return [atoms for atoms in training if atoms.get_chemical_formula() in formulas]

@@ -46,6 +46,7 @@ def tune(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
 
     from megen_gym.agents.gschnet.asking import parse_conditions, values_of
     from megen_gym.agents.gschnet.model import KIND, Model, load_model
+    from megen_gym.agents.gschnet.splitting import FILE as SPLIT
     from megen_gym.agents.gschnet.tuning import Tuner
     from megen_gym.agents.nn.devices import device_of, keep_memory
     from megen_gym.agents.nn.epochs import part
@@ -80,6 +81,8 @@ def tune(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     if run is None:
         told = {"name": settings.name, "seed": settings.seed, KIND.key: trained, TUNED.key: asdict(settings)}
         run = runs.create(settings.dir, told)
+        if (source.path / SPLIT).is_file():
+            runs.write_bytes(run.path / SPLIT, (source.path / SPLIT).read_bytes())
     else:
         tuner.load_state(tensors, meta)
     run.clean()

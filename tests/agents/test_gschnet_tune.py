@@ -91,6 +91,7 @@ def test_tuning_leaves_a_run_that_goes_on_as_if_it_had_not_stopped(trained: Path
     assert all(torch.equal(one[name], other[name]) for name in one)
     np.testing.assert_array_equal(whole.metrics()["reward"], again.metrics()["reward"])
     assert (whole.path / "tuning.png").is_file()
+    assert (whole.path / "split.npz").read_bytes() == (trained / "split.npz").read_bytes()
     model, run = load_model("newest", trained.parent)
     assert run.id == runs.newest(trained.parent).id
     assert model.network.shape.features == 8
