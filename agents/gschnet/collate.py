@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,12 +71,16 @@ def packed(
     row_node = np.arange(len(row_canvas)) - offset[row_canvas]
     row_molecule = molecule[row_canvas]
     relative: FloatArray = positions[row_molecule, row_node] - positions[molecule, focus][row_canvas]
-    if lattices is not None:
-        relative = folded(relative, row_molecule, lattices)
-    near = ((relative**2).sum(1) <= reach.prediction**2) | (row_node == focus[row_canvas])
-    seen = np.flatnonzero(np.where(row_node == 0, (placed[row_canvas] == 0) | reach.origin, near))
+    seen: IntArray
+    if lattices is None:
+        seen = np.flatnonzero(((relative**2).sum(1) <= reach.prediction**2) | (row_node == 0))
+        around = relative[seen]
+    else:
+        seen, around = imaged(relative, row_molecule, lattices, reach.prediction)
+    kept = (row_node[seen] > 0) | (placed[row_canvas[seen]] == 0) | reach.origin
+    seen, around = seen[kept], around[kept]
     tokens = np.arange(len(molecule))
-    place = np.concatenate([np.zeros((len(molecule), 3)), relative[seen]]).astype(np.float32)
+    place = np.concatenate([np.zeros((len(molecule), 3)), around]).astype(np.float32)
     return Canvas(
         species=torch.from_numpy(numbers),
         molecule=torch.from_numpy(molecule),
@@ -116,6 +121,20 @@ def pairs_of(positions: FloatArray, n_nodes: IntArray, reach: Reach, lattices: l
     distances = np.concatenate(every or [np.zeros(0)]).astype(np.float32)
     images = np.concatenate(which or [np.zeros(0, dtype=np.int64)])
     return Pairs(torch.from_numpy(pair), torch.from_numpy(distances), torch.from_numpy(images))
+
+
+def imaged(
+    vectors: FloatArray, molecule: IntArray, lattices: Sequence[Lattice], reach: float
+) -> tuple[IntArray, FloatArray]:
+    """All periodic images (I, 3) of vectors (V, 3) that are not longer than `reach`, and whose they are (I,)."""
+    whose, images = [np.zeros(0, dtype=np.int64)], [np.zeros((0, 3))]
+    for index in np.unique(molecule):
+        mine = np.flatnonzero(molecule == index)
+        every = lattices[index].images(vectors[mine], reach)
+        row, image = np.nonzero((every**2).sum(-1) <= reach**2)
+        whose.append(mine[row])
+        images.append(every[row, image])
+    return np.concatenate(whose), np.concatenate(images)
 
 
 def folded(vectors: FloatArray, molecule: IntArray, lattices: list[Lattice]) -> FloatArray:

@@ -64,11 +64,16 @@ def assemble(settings: Settings, run: Run | None = None, relative: RelativeEnerg
     there = available(settings.datapath)
     wanted = needed([*names, *properties_of(filters)], there)
     units = {name: unit for name, unit in settings.property_units.items() if name in there}
-    removed: bool | str = True if settings.remove_uncharacterized is None else settings.remove_uncharacterized
     molecules = load(
-        settings.datapath, types, wanted, units, settings.distance_unit, removed, settings.data_workdir,
+        settings.datapath,
+        types,
+        wanted,
+        units,
+        settings.distance_unit,
+        settings.remove_uncharacterized,
+        settings.data_workdir,
         settings.progress,
-    )  # fmt: skip
+    )
     connectivity = connectivity_of(settings)
     prepared = prepare(molecules, connectivity, settings.cache_path, settings.keep_cache, settings.cache_workdir)
     source = settings.split_file if run is None else run.path
@@ -87,9 +92,9 @@ def assemble(settings: Settings, run: Run | None = None, relative: RelativeEnerg
 
 
 def amount(given: float | None) -> int | float | None:
-    """A number above 1 counts molecules, others are shares.
+    """A number from 1 on counts molecules, others are shares.
 
     >>> amount(2500.0), amount(0.8)
     (2500, 0.8)
     """
-    return int(given) if given is not None and given > 1 and given == int(given) else given
+    return int(given) if given is not None and given >= 1 and given == int(given) else given

@@ -7,6 +7,7 @@ many are valid, unique and novel. Documentation: docs/gschnet.md.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from megen_gym.runs import Run
 
 LOG = logging.getLogger("megen_gym")
+
+ORGANIC = {"H", "B", "C", "N", "O", "F", "Si", "P", "S", "Cl", "Se", "Br", "I"}
+"""Elements whose valences decide whether a molecule is valid."""
 
 
 @dataclass
@@ -57,6 +61,8 @@ class Settings:
     """Share of the probability of places that may be left out."""
     substructure: str | None = None
     """File whose first structure is on the canvas to begin with."""
+    cell: str | None = None
+    """Å, edges a,b,c of an empty periodic cell to grow in, for models of periodic structures."""
     substructure_finished: str = ""
     """Its atoms (indices with commas) beside which nothing may be placed."""
     keep_origin: bool = False
@@ -116,8 +122,7 @@ def generate(settings: Settings) -> Path | None:
     asked = parse_conditions(settings.condition)
     values = values_of(model.conditions, asked) if model.conditions or asked else None
     most = -(-5 * model.largest // 4) if settings.max_n_atoms is None else settings.max_n_atoms
-    usual = 0.7 if model.shortest < 1.5 else 0.9 * model.shortest
-    nearest = usual if settings.grid_distance_min is None else settings.grid_distance_min
+    nearest = model.grid_distance_min if settings.grid_distance_min is None else settings.grid_distance_min
     drawing = Drawing(settings.grid_spacing, nearest, settings.temperature_term, settings.tolerance)
     check_output(run, settings.outputfile)
     start = read_start(settings)
@@ -144,7 +149,9 @@ def generate(settings: Settings) -> Path | None:
         LOG.info(f"{made.failed} of {made.attempts} were not finished with {most} atoms and are left out")
     if not made.structures:
         LOG.info("nothing was finished" + ("" if made.stopped else ": train longer, or give a larger max_n_atoms"))
-        return stopped(made)
+        LOG.info("valid -  unique -  novel -  (n = 0)")
+        stopped(made)
+        return None
     structures, energies = (made.structures, {}) if made.stopped else relaxed(made.structures, settings)
     properties: dict[str, Sequence[float]] = {"log_prob": made.log_prob, "decisions": made.decisions, **energies}
     remembered = asdict(drawing) | {"seed": settings.seed, "max_n_atoms": most, "relax": settings.relax}
@@ -152,8 +159,7 @@ def generate(settings: Settings) -> Path | None:
     units = dict.fromkeys(energies, "eV")
     path = write_molecules(run.path, structures, properties, units, numbers(asked), remembered, settings.outputfile)
     LOG.info(f"{len(structures)} molecules are in {path}, mean log-probability {mean(made.log_prob):.1f}")
-    if made.stopped:
-        return stopped(made)
+    stopped(made)
     if settings.view or settings.view_molecules:
         show(structures)
     if settings.evaluate:
@@ -215,6 +221,8 @@ def read_start(settings: Settings) -> Start | None:
     Raises:
         InputError: for a file without structures, or atoms that are not there.
     """
+    if settings.cell is not None:
+        return empty_cell(settings)
     if settings.substructure is None:
         return None
     from megen_gym.agents.gschnet.generating import Start
@@ -225,6 +233,27 @@ def read_start(settings: Settings) -> Start | None:
         raise InputError(f"substructure_finished is {settings.substructure_finished!r}; give indices such as 0,3")
     structures = read_structures(settings.substructure)
     return Start.of(structures[0], tuple(int(word) for word in words), settings.keep_origin)
+
+
+def empty_cell(settings: Settings) -> Start:
+    """Nothing, in the cell that is asked for.
+
+    Raises:
+        InputError: for a cell that cannot be read, or beside a substructure.
+    """
+    import numpy as np
+    from ase import Atoms
+
+    from megen_gym.agents.gschnet.generating import Start
+
+    words = str(settings.cell).split(",")
+    try:
+        edges = [float(word) for word in words]
+    except ValueError:
+        edges = []
+    if len(edges) != 3 or not all(0 < edge < np.inf for edge in edges) or settings.substructure is not None:
+        raise InputError(f"cell is {settings.cell!r}; give three edges in Å, such as 8,8,12, and no substructure")
+    return Start.of(Atoms(cell=edges, pbc=True))
 
 
 def check_relax(settings: Settings) -> None:
@@ -258,6 +287,9 @@ def judged(structures: Sequence[Atoms], run: Run, progress: bool) -> str:
     """One line: how many are valid, unique, and not among the training molecules."""
     from megen_gym.analysis.molecule_report import summary
 
+    strange = sorted({name for atoms in structures for name in atoms.symbols} - ORGANIC)
+    if strange or any(atoms.pbc.any() for atoms in structures):
+        return f"not judged: valences of {', '.join(strange) or 'periodic structures'} are not known"
     try:
         return summary(structures, seen(structures, run), progress=progress)
     except InputError as error:
@@ -289,17 +321,17 @@ def show(structures: Sequence[Atoms]) -> None:
     """In ASE's viewer, a window of its own."""
     from ase.visualize import view
 
-    try:
-        view(list(structures))
-    except Exception as error:  # no display, no tkinter: the molecules are on disk all the same
-        LOG.warning(f"the viewer cannot be opened ({error}); see the file with: ase gui FILE")
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        LOG.warning("there is no display to view molecules on; see the file elsewhere with: ase gui FILE")
+        return
+    view(list(structures))
 
 
 def words(arguments: Sequence[str]) -> list[str]:
-    """The command line with several ``--condition`` joined into one.
+    """The command line with several ``--condition`` joined into one, and ``--view`` alone meaning yes.
 
-    >>> words(["--condition", "gap=4", "--seed", "1", "--condition=n_atoms=9"])
-    ['--seed', '1', '--condition', 'gap=4,n_atoms=9']
+    >>> words(["--condition", "gap=4", "--view", "--seed", "1", "--condition=n_atoms=9"])
+    ['--view', 'true', '--seed', '1', '--condition', 'gap=4,n_atoms=9']
     """
     rest: list[str] = []
     asked: list[str] = []
@@ -312,6 +344,8 @@ def words(arguments: Sequence[str]) -> list[str]:
             asked.append(word.partition("=")[2])
         else:
             rest.append(word)
+            if word in ("--view", "--view_molecules") and (not queue or queue[0].startswith("--")):
+                rest.append("true")
     return [*rest, "--condition", ",".join(asked)] if asked else rest
 
 

@@ -163,6 +163,11 @@ def check(model: Model, n_molecules: int, max_n_atoms: int, batch_size: int, sta
         raise InputError(
             f"n_molecules is {n_molecules}, max_n_atoms {max_n_atoms}, batch_size {batch_size}; give at least 1 of each"
         )
+    if any(model.pbc) and (start is None or start.lattice is None):
+        raise InputError(
+            "the model was trained on periodic structures, so it needs a cell to grow in; give --cell, or a "
+            "--substructure that has one"
+        )
     if start is None:
         return
     from ase.data import chemical_symbols

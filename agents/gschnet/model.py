@@ -15,7 +15,7 @@ from megen_gym import runs
 from megen_gym.agents.gschnet.conditions import Condition, Conditioning
 from megen_gym.agents.gschnet.molecules import Molecules
 from megen_gym.agents.gschnet.network import GSchNet, Shape
-from megen_gym.agents.gschnet.preparing import Connectivity
+from megen_gym.agents.gschnet.preparing import Connectivity, distances
 from megen_gym.agents.gschnet.properties import RelativeEnergy
 from megen_gym.agents.gschnet.settings import Settings, condition_names, connectivity_of, numbers_of
 from megen_gym.agents.nn.finding import Kind
@@ -37,6 +37,7 @@ class Model:
         largest: Atoms of the largest training molecule.
         shortest: Å, nearest neighbours in the training data.
         relative: Regression behind the relative atomic energy.
+        pbc: Periodic axes of the training data.
     """
 
     network: GSchNet
@@ -44,6 +45,7 @@ class Model:
     largest: int
     shortest: float
     relative: RelativeEnergy | None = None
+    pbc: tuple[bool, bool, bool] = (False, False, False)
 
     @classmethod
     def build(cls, settings: Settings, molecules: Molecules, relative: RelativeEnergy | None) -> Model:
@@ -74,7 +76,9 @@ class Model:
             s.use_origin and not any(molecules.pbc), s.origin_type, s.focus_type, s.stop_type,
         )  # fmt: skip
         network = network_of(shape, conditions)
-        return cls(network, connectivity_of(settings), int(molecules.n_atoms.max()), shortest(molecules), relative)
+        nearest = shortest(molecules, s.placement_cutoff)
+        largest = int(molecules.n_atoms.max())
+        return cls(network, connectivity_of(settings), largest, nearest, relative, molecules.pbc)
 
     def on(self, settings: Settings, molecules: Molecules) -> Model:
         """The same network, to be trained on other molecules with a property for each condition.
@@ -97,8 +101,13 @@ class Model:
         if self.network.conditioning is not None:
             self.network.conditioning.conditions = tuple(ranges)
         largest = max(self.largest, int(molecules.n_atoms.max()))
-        nearest = min(self.shortest, shortest(molecules))
+        nearest = min(self.shortest, shortest(molecules, settings.placement_cutoff))
         return replace(self, connectivity=connectivity_of(settings), largest=largest, shortest=nearest)
+
+    @property
+    def grid_distance_min(self) -> float:
+        """Å between a new atom and its focus at least: 0.7 as published, more where no atoms are that near."""
+        return 0.7 if self.shortest < 1.5 or not np.isfinite(self.shortest) else 0.9 * self.shortest
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
@@ -113,6 +122,7 @@ class Model:
             "connectivity": asdict(self.connectivity),
             "largest": self.largest,
             "shortest": self.shortest,
+            "pbc": list(self.pbc),
             "relative": None if self.relative is None else self.relative.to_dict(),
         }
 
@@ -125,7 +135,9 @@ class Model:
         network.load_state_dict(dict(tensors))
         relative = None if data["relative"] is None else RelativeEnergy.from_dict(data["relative"])
         connectivity = Connectivity(**data["connectivity"])
-        return cls(network.eval(), connectivity, int(data["largest"]), float(data["shortest"]), relative)
+        first, second, third = data.get("pbc", (False, False, False))
+        size, near = int(data["largest"]), float(data["shortest"])
+        return cls(network.eval(), connectivity, size, near, relative, (first, second, third))
 
 
 def network_of(shape: Shape, conditions: Sequence[Condition]) -> GSchNet:
@@ -138,14 +150,11 @@ def network_of(shape: Shape, conditions: Sequence[Condition]) -> GSchNet:
     return GSchNet(shape, conditioning)
 
 
-def shortest(molecules: Molecules) -> float:
-    """Å between the two nearest atoms of any molecule."""
+def shortest(molecules: Molecules, reach: float) -> float:
+    """Å between the two nearest atoms of any molecule, their images included up to `reach`."""
     least = np.inf
     for part in np.array_split(np.arange(len(molecules)), -(-len(molecules) // 1000)):
-        positions, mask = molecules.positions[part], molecules.mask[part]
-        distance = np.sqrt(((positions[:, :, None] - positions[:, None]) ** 2).sum(-1))
-        pairs = mask[:, :, None] & mask[:, None] & ~np.eye(mask.shape[1], dtype=bool)
-        least = min(least, float(distance[pairs].min(initial=np.inf)))
+        least = min(least, float(distances(molecules[part], reach).min(initial=np.inf)))
     return least
 
 

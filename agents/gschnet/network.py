@@ -193,6 +193,11 @@ class GSchNet(nn.Module):
         index = index.clamp(max=line.shape[1] - 1)
         return density.bins.low + density.bins.width * index, line.gather(1, index[:, None])[:, 0]
 
+    def first_log_prob(self, density: DistanceDensity, radius: Tensor) -> Tensor:
+        """(P,) log-probability of first atoms (P,) Å from the origin, see :meth:`first_radius`."""
+        line = density.tables.sum(1).double().log_softmax(1)
+        return line.gather(1, density.bins.index(radius)[:, None])[:, 0]
+
     def labels(self, distance: Tensor) -> Tensor:
         """(T, bins) target distributions of distances (T,) in Å."""
         shape = self.shape

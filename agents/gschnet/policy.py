@@ -53,7 +53,8 @@ class GSchNetPolicy:
         run: Run id, run folder, "newest", or a :class:`.model.Model`.
         env: The environment that is to be played (single or vector), or its task.
         dir: Folder of the run folders.
-        drawing: Grid and temperature; places that the environment refuses by their distance are never drawn.
+        drawing: Grid and temperature, by default as generate.py has them; places that the environment refuses by their
+            distance are never drawn.
         condition: Value of each condition of the model.
         seed: Of the draws.
 
@@ -74,6 +75,8 @@ class GSchNetPolicy:
         task = getattr(getattr(env, "unwrapped", env), "task", env)
         if not isinstance(task, ClusterTask):
             raise InputError("G-SchNet plays Molecule-v0, Cluster-v0 and GaCluster-v0; give such an environment")
+        if any(self.model.pbc):
+            raise InputError("the model was trained on periodic structures, which these environments do not have")
         shape = self.model.network.shape
         numbers = [atomic_numbers[name] for name in task.symbols[1:]]
         strange = [name for name, z in zip(task.symbols[1:], numbers, strict=True) if z not in shape.atom_types]
@@ -82,7 +85,7 @@ class GSchNetPolicy:
                 f"the environment has {', '.join(strange)}, which the model has never seen; make it with other "
                 "symbols, or train on such atoms"
             )
-        drawing = drawing or Drawing()
+        drawing = drawing or Drawing(grid_distance_min=self.model.grid_distance_min)
         low = max(drawing.grid_distance_min, task.codec.shortest)
         high = min(shape.placement_cutoff, task.codec.longest)
         if low >= high:

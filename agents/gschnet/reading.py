@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -109,10 +110,10 @@ def _converted(
     if missing := [name for name in (*properties, *wanted) if name not in source.names]:
         raise InputError(f"{where} has no property {', '.join(dict.fromkeys(missing))}; it has {there}")
     if silent := [name for name in properties if name not in source.units and name not in wanted]:
-        example = " ".join(f"{name}=eV" for name in silent)
+        example = json.dumps(dict.fromkeys(silent, "eV"))
         raise InputError(
             f"{where} does not say the unit of {', '.join(silent)} (it has {there}); "
-            f"say it: --property_units {example}, or =1 for numbers without one"
+            f"say it: --property_units '{example}', or \"1\" for numbers without one"
         )
     found = {}
     for name in properties:

@@ -245,14 +245,16 @@ class Grower:
             row, i, j = row[keep], i[keep], j[keep]
         mine = rows[row]
         vectors = growth.positions[mine, i] - growth.positions[mine, j]
-        weights = self._filters(vectors, mine, growth.lattices)
+        weights = self._filters(vectors, mine, i == j, growth.lattices)
         at, ii, jj = (torch.from_numpy(array).to(self.device) for array in (mine, i, j))
         growth.tables[:, at, :, ii, jj] = weights
         growth.tables[:, at, :, jj, ii] = weights
         growth.known[rows] = growth.count[rows]
 
-    def _filters(self, vectors: FloatArray, molecule: IntArray, lattices: Sequence[Lattice] | None) -> Tensor:
-        """(V, L, F) of vectors (V, 3) between nodes, summed over periodic images."""
+    def _filters(
+        self, vectors: FloatArray, molecule: IntArray, own: BoolArray, lattices: Sequence[Lattice] | None
+    ) -> Tensor:
+        """(V, L, F) of vectors (V, 3) between nodes, or from nodes to their `own` images, summed over images."""
         filters, cutoff = self.network.schnet.filters, self.network.shape.model_cutoff
         if lattices is None:
             distance = torch.from_numpy(np.sqrt((vectors**2).sum(1)).astype(np.float32))
@@ -261,7 +263,7 @@ class Grower:
         for index in np.unique(molecule):
             mine = np.flatnonzero(molecule == index)
             distance = np.sqrt((lattices[index].images(vectors[mine], cutoff) ** 2).sum(-1))
-            distance[~vectors[mine].any(1), 0] = np.inf  # an atom is no image of itself
+            distance[own[mine], 0] = np.inf  # an atom is no image of itself
             row, column = np.nonzero(distance < cutoff)
             weights = filters(torch.from_numpy(distance[row, column].astype(np.float32)).to(self.device))
             total.index_add_(0, torch.from_numpy(mine[row]).to(self.device), weights)

@@ -31,8 +31,8 @@ class Settings:
     """Unit of positions in files that do not say."""
     property_units: dict[str, str] = field(default_factory=dict)
     """Units to convert properties to (or, in files that do not say, the units they have)."""
-    remove_uncharacterized: str | None = None
-    """QM9's file of uncharacterized molecules, which are left out."""
+    remove_uncharacterized: bool | str = True
+    """Leave out the uncharacterized molecules of QM9, by the list beside the data or the one of this path."""
     num_train: float = 0.8
     """Molecules to train on: a number, or a share below 1."""
     num_val: float = 0.1

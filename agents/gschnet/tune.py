@@ -20,7 +20,7 @@ from megen_gym import runs
 from megen_gym.agents.gschnet.tune_settings import RESUMABLE, Settings, from_json, resolved
 from megen_gym.agents.nn.finding import Kind
 from megen_gym.agents.nn.resuming import continued, given_on_command_line, where
-from megen_gym.errors import user_errors
+from megen_gym.errors import InputError, user_errors
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -42,6 +42,7 @@ def tune(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
             their default.
     """
     import torch
+    from ase import Atoms
     from tqdm import tqdm
 
     from megen_gym.agents.gschnet.asking import parse_conditions, values_of
@@ -79,6 +80,9 @@ def tune(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     embedded = None if values is None else model.network.embed({k: v.to(device) for k, v in values.items()})
     tuner = Tuner(model, judge, settings, None if embedded is None else embedded.detach())
     if run is None:
+        if any(model.pbc):
+            raise InputError(f"run {source.id} is of periodic structures; tune a model of molecules or clusters")
+        judge([Atoms(numbers=[number]) for number in model.network.shape.atom_types])
         told = {"name": settings.name, "seed": settings.seed, KIND.key: trained, TUNED.key: asdict(settings)}
         run = runs.create(settings.dir, told)
         if (source.path / SPLIT).is_file():

@@ -34,8 +34,8 @@ class Settings:
     """Atoms at most; by default a quarter more than the largest training molecule."""
     grid_spacing: float = 0.05
     """Å between places that are told apart."""
-    grid_distance_min: float = 0.7
-    """Å between a new atom and its focus at least."""
+    grid_distance_min: float | None = None
+    """Å between a new atom and its focus at least; by default as generate.py has it."""
     temperature_term: float = 0.1
     """Places are drawn with their probability to the power of its inverse."""
     # --- learning
@@ -89,7 +89,7 @@ def resolved(settings: Settings) -> Settings:
             raise InputError(f"{name} is {value}; give at least 1")
     for name in ("grid_spacing", "grid_distance_min", "temperature_term", "lr", "eps_clip", "clip_grad"):
         value = getattr(settings, name)
-        if not 0 < value < float("inf"):
+        if value is not None and not 0 < value < float("inf"):
             raise InputError(f"{name} is {value}; give a number above 0")
     if not 0 <= settings.beta < float("inf"):
         raise InputError(f"beta is {settings.beta}; give 0 or more")

@@ -107,13 +107,21 @@ def log_probs(network: GSchNet, grower: Grower, grown: Grown, rows: IntArray, gi
     barred[:, -1] = placed == 0
     kinds = kinds.masked_fill(torch.from_numpy(barred).to(grower.device), -torch.inf).log_softmax(1)
     total = kinds.gather(1, torch.from_numpy(kind)[:, None].to(grower.device))[:, 0]
+    goals = grown.place[mine]
+    first = np.flatnonzero((kind != stop) & (placed == 0))
+    if len(first) and network.shape.origin:
+        at = torch.from_numpy(first).to(grower.device)
+        number = torch.from_numpy(np.array(network.shape.atom_types)[kind[first]]).to(grower.device)
+        radius = torch.from_numpy(np.linalg.norm(goals[first], axis=1)).float().to(grower.device)
+        chance = network.first_log_prob(network.density(canvas, features, at, number), radius)
+        total = total.index_add(0, at, chance.to(total.dtype))
     places = np.flatnonzero((kind != stop) & (placed > 0))
     if not len(places):
         return total
     at = torch.from_numpy(places).to(grower.device)
     number = torch.from_numpy(np.array(network.shape.atom_types)[kind[places]]).to(grower.device)
     density = network.density(canvas, features, at, number)
-    goal = torch.from_numpy(grown.place[mine][places]).float().to(grower.device)
+    goal = torch.from_numpy(goals[places]).float().to(grower.device)
     voxel = grower.grid.log_prob(density, grower.drawing.temperature_term, goal)
     return total.index_add(0, at, voxel)
 
@@ -133,7 +141,8 @@ class Tuner:
         self.network = model.network
         self.reference = copy.deepcopy(model.network).eval().requires_grad_(False)
         self.optimizer = optim.AdamW(self.network.parameters(), settings.lr, weight_decay=0.0)
-        self.drawing = Drawing(settings.grid_spacing, settings.grid_distance_min, settings.temperature_term)
+        nearest = model.grid_distance_min if settings.grid_distance_min is None else settings.grid_distance_min
+        self.drawing = Drawing(settings.grid_spacing, nearest, settings.temperature_term)
         self.most = settings.max_n_atoms or -(-5 * model.largest // 4)
         self.epoch = self.evaluations = 0
         self.baseline: float | None = None

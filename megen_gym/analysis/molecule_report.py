@@ -245,7 +245,7 @@ def _kind_rows(own: MoleculeSet, data: MoleculeSet, pairs: Pairs) -> tuple[Molec
 
 def _aim_rows(aim: Aim, values: FloatArray, others: FloatArray) -> list[MoleculeRow]:
     known, others_known = values[np.isfinite(values)], others[np.isfinite(others)]
-    halves = np.array_split(others_known, 2)
+    halves = np.array_split(np.random.default_rng(0).permutation(others_known), 2)
     rows = []
     if aim.target is not None:
         hits = [_share(np.abs(part - aim.target) <= aim.window) for part in (values, others)]

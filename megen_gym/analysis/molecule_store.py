@@ -244,6 +244,8 @@ def read_splits(path: str | Path, data: str | Path) -> dict[str, IntArray]:
         raise InputError(f"{path} cannot be read as a split; give the split.npz of the training") from None
     if not splits:
         raise InputError(f"{path} has none of train_idx, val_idx, test_idx; give the split.npz of the training")
+    if "rows" in content:  # of a run of this library: indices of prepared molecules, and their rows in the file
+        return {name: np.asarray(content["rows"], dtype=np.int64)[index] for name, index in splits.items()}
     if "placement_cutoff" not in content or Path(data).suffix != ".db":
         return splits
     import ase.db

@@ -377,7 +377,7 @@ def test_plain_database(tmp_path):
     with open_database(tmp_path / "a.db") as database:
         for index, atoms in enumerate(some()):
             database.write(atoms, gap=float(GAPS[index]), label="x")
-    with pytest.raises(InputError, match=r"does not say the unit of gap .*--property_units gap=eV"):
+    with pytest.raises(InputError, match=r"does not say the unit of gap .*--property_units .*gap.*eV"):
         load(tmp_path / "a.db", ORGANIC, ["gap"], progress=False)
     found = load(tmp_path / "a.db", ORGANIC, ["gap"], {"gap": "Ha"}, progress=False)
     np.testing.assert_array_equal(found.properties["gap"], GAPS)

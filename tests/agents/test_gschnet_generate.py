@@ -254,9 +254,10 @@ def test_nothing_finished_is_said_and_leaves_no_file(data: Path, tmp_path: Path,
     run = trained(tmp_path, data, 0.0)
     caplog.set_level("INFO")
     assert generate(Settings(**COARSE, run=str(run.path))) is None
-    assert caplog.messages[-2:] == [
+    assert caplog.messages[-3:] == [
         "12 of 12 were not finished with 12 atoms and are left out",
         "nothing was finished: train longer, or give a larger max_n_atoms",
+        "valid -  unique -  novel -  (n = 0)",
     ]
     assert not (run.path / FOLDER).exists()
 
@@ -348,3 +349,24 @@ def test_a_file_that_cannot_be_appended_to_is_refused_before_any_work(
         assert sentence in refused(words, capsys)
         with pytest.raises(InputError):
             script.check_output(plain, str(tmp_path / name))
+
+
+def test_what_is_finished_when_growing_is_stopped_is_kept(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from megen_gym.agents.gschnet.sampling import Grower
+
+    run = trained(tmp_path, data)
+    decide, calls = Grower.decide, iter(range(10_000))
+
+    def tired(self: Grower, *given: object, **more: object) -> object:
+        if next(calls) > 60:
+            raise KeyboardInterrupt
+        return decide(self, *given, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Grower, "decide", tired)
+    settings = Settings(**(COARSE | {"n_molecules": 4000, "batch_size": 4}), run=str(run.path), outputfile="some.xyz")
+    with pytest.raises(SystemExit) as stop:
+        generate(settings)
+    assert stop.value.code == 130
+    assert 0 < len(read(run.path / FOLDER / "some.xyz", ":")) < 4000
