@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("megen_gym")
 
+CLEARANCE = 0.8
+"""Of the shortest distance in the training data: nearer than this no atom of a periodic structure may be."""
+
 ORGANIC = {"H", "B", "C", "N", "O", "F", "Si", "P", "S", "Cl", "Se", "Br", "I"}
 """Elements whose valences decide whether a molecule is valid."""
 
@@ -123,7 +126,8 @@ def generate(settings: Settings) -> Path | None:
     values = values_of(model.conditions, asked) if model.conditions or asked else None
     most = -(-5 * model.largest // 4) if settings.max_n_atoms is None else settings.max_n_atoms
     nearest = model.grid_distance_min if settings.grid_distance_min is None else settings.grid_distance_min
-    drawing = Drawing(settings.grid_spacing, nearest, settings.temperature_term, settings.tolerance)
+    clearance = CLEARANCE * model.shortest if any(model.pbc) else 0.0
+    drawing = Drawing(settings.grid_spacing, nearest, settings.temperature_term, settings.tolerance, clearance)
     check_output(run, settings.outputfile)
     start = read_start(settings)
     check(model, settings.n_molecules, most, settings.batch_size, start)

@@ -7,6 +7,7 @@ that are there already are kept, so that a decision costs the message passing al
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -32,16 +33,22 @@ class Drawing:
         grid_distance_min: Å between the new atom and the focus at least.
         temperature_term: The density of places is raised to its inverse; the first atom is drawn without.
         tolerance: Share of the probability that may be left out, see :mod:`.grid`.
+        clearance: Å; no atom is placed nearer than this to another or its images, and what has no room left fails.
     """
 
     grid_spacing: float = 0.05
     grid_distance_min: float = 0.7
     temperature_term: float = 0.1
     tolerance: float = 1e-3
+    clearance: float = 0.0
 
 
 BEST = 1e-4
 """Temperature that stands for the likeliest voxel."""
+
+
+FORBIDDEN = -1e4
+"""Log-probability of a distance that must not be."""
 
 
 class Decisions(NamedTuple):
@@ -224,6 +231,10 @@ class Grower:
             number = self.types[kind[placing]]
             place[placing], chance = self._places(canvas, features, placing, number, empty[placing], deterministic)
             log_prob[placing] += chance
+            if self.drawing.clearance > 0:
+                apart = ~self._clashes(canvas, placing, place) | empty[placing]
+                growth.failed[rows[placing[~apart]]] = True
+                placing, number = placing[apart], number[apart]
             self._append(growth, rows[placing], focus[placing], number, place[placing])
         growth.log_prob[rows] += log_prob
         growth.steps[rows] += 1
@@ -294,6 +305,9 @@ class Grower:
         """Å from the focus (P, 3) and log-probability (P,) of new atoms of atomic numbers (P,)."""
         at, kind = torch.from_numpy(placing).to(self.device), torch.from_numpy(number).to(self.device)
         density = self.network.density(canvas, features, at, kind)
+        if self.drawing.clearance > 0:
+            near = max(0, math.ceil((self.drawing.clearance - density.bins.low) / density.bins.width))
+            density.tables[:, :, :near] = density.tables[:, :, :near].clamp(max=FORBIDDEN)
         random = np.zeros((len(placing), 2)) if best else self.rng.random((len(placing), 2))
         uniform = torch.from_numpy(random).to(self.device)
         place, chance = np.zeros((len(placing), 3)), np.zeros(len(placing))
@@ -306,6 +320,14 @@ class Grower:
             here, value = self.grid.draw(density[others], temperature, uniform[others])
             place[~empty], chance[~empty] = here.double().cpu().numpy(), value.double().cpu().numpy()
         return place, chance
+
+    def _clashes(self, canvas: Canvas, placing: IntArray, place: FloatArray) -> BoolArray:
+        """(P,) whether new atoms at `place` (D, 3) on the canvases `placing` (P,) are too near to an atom or image."""
+        owner = canvas.seen_canvas.cpu().numpy()
+        distance = np.sqrt(((canvas.place.cpu().numpy() - place[owner]) ** 2).sum(1))
+        near = np.full(len(place), np.inf)
+        np.minimum.at(near, owner, distance)
+        return np.asarray(near[placing] < self.drawing.clearance)
 
     def _append(self, growth: Growth, rows: IntArray, focus: IntArray, number: IntArray, place: FloatArray) -> None:
         node = growth.count[rows] + 1

@@ -306,3 +306,17 @@ def test_finished_atoms_that_are_not_there_are_refused() -> None:
     for index in (3, -1):
         with pytest.raises(InputError, match="of a structure of 3; give indices from 0"):
             Start.of(molecule("H2O"), (index,))
+
+
+def test_nothing_is_placed_within_the_clearance_of_an_atom_or_its_images() -> None:
+    model = model_of(CRYSTAL, stop=1.0)
+    start = Start.of(Atoms(cell=[7.0, 7, 7], pbc=True))
+    nearest = {}
+    for clearance in (0.0, 1.8):
+        drawing = replace(COARSE, grid_distance_min=1.8, clearance=clearance)
+        made = generate(model, 40, 8, drawing=drawing, start=start, seed=2)
+        assert made.structures
+        distances = [atoms.get_all_distances(mic=True) + 9 * np.eye(len(atoms)) for atoms in made.structures]
+        nearest[clearance] = min(float(each.min()) for each in distances)
+    assert nearest[0.0] < 1.5
+    assert nearest[1.8] >= 1.8 - 1e-6
