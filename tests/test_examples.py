@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "examples").glob("*.py"))
-SLOW = {"critic_as_reward", "tune_crystals"}
+SLOW = {"critic_as_reward", "make_interface", "tune_crystals"}
 
 
 @pytest.mark.parametrize(
