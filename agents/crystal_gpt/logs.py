@@ -1,8 +1,7 @@
-"""What a training leaves to look at: TensorBoard events and a plot."""
+"""What a training leaves to look at: a plot."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from megen_gym.runs import Run
@@ -10,24 +9,6 @@ from megen_gym.runs import Run
 PLOT = "training.png"
 
 PARTS = {"w": "letters", "a": "elements", "xyz": "coordinates", "l": "lattice"}
-
-
-class Events:
-    """TensorBoard events in the run folder, where they are wanted."""
-
-    def __init__(self, run: Run, wanted: bool) -> None:
-        self.writer = None
-        if wanted:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.writer = SummaryWriter(str(run.path / "tensorboard"))  # type: ignore[no-untyped-call]
-
-    def add(self, epoch: int, row: Mapping[str, float]) -> None:
-        """One point of each curve."""
-        if self.writer is not None:
-            for name, value in row.items():
-                self.writer.add_scalar(name, value, epoch)  # type: ignore[no-untyped-call]
-            self.writer.flush()  # type: ignore[no-untyped-call]
 
 
 def plot_training(run: Run) -> Path | None:

@@ -42,11 +42,12 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     """
     import torch
 
-    from megen_gym.agents.crystal_gpt.logs import Events, plot_training
+    from megen_gym.agents.crystal_gpt.logs import plot_training
     from megen_gym.agents.crystal_gpt.model import Model, load_model
     from megen_gym.agents.crystal_gpt.training import Trainer
     from megen_gym.agents.nn.devices import device_of
     from megen_gym.agents.nn.epochs import part
+    from megen_gym.agents.nn.events import Events
     from megen_gym.agents.nn.fitting import Plan, fit
 
     logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)

@@ -27,35 +27,12 @@ from megen_gym.agents.crystal_gpt.scoring import Scorer, Scores
 from megen_gym.agents.crystal_gpt.tune_settings import Settings
 from megen_gym.agents.crystal_gpt.wanted import Wanted
 from megen_gym.agents.nn.optimizers import load_optimizer, optimizer_tensors
+from megen_gym.agents.nn.policy_gradient import policy_loss
 from megen_gym.crystals import CrystalBatch
 from megen_gym.structure import FloatArray
 
 DECAY = 0.95
 """Of the moving average that rewards are compared with."""
-
-LARGEST = 20.0
-"""Of the logarithm of a ratio, so that its exponential is finite."""
-
-DUAL = 3.0
-"""A crystal that is worse than the baseline counts at most this ratio (dual clip: Ye et al., arXiv 1912.09729):
-densities of narrow peaks can grow a thousandfold in one step."""
-
-
-def policy_loss(change: Tensor, advantage: Tensor, eps: float | None) -> Tensor:
-    """() the clipped objective, negative; its gradient at no change is that of -mean(advantage x logp).
-
-    Args:
-        change: (B, R) logp - logp_old of R ratios for each crystal.
-        advantage: (B,).
-        eps: How far from 1 a ratio counts; None for no clipping.
-    """
-    ratio, weight = torch.exp(change.clamp(max=LARGEST)), advantage[:, None]
-    plain = ratio * weight
-    if eps is None:
-        return -plain.sum(1).mean()
-    objective = torch.minimum(plain, ratio.clamp(1 - eps, 1 + eps) * weight)
-    objective = torch.where(weight < 0, torch.maximum(objective, DUAL * weight), objective)
-    return -objective.sum(1).mean()
 
 
 @dataclass(frozen=True, eq=False)

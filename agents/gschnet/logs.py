@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from megen_gym.agents.crystal_gpt.logs import Events
 from megen_gym.runs import Run, atomic
-
-__all__ = ["Events", "plot_columns", "plot_training"]
 
 PLOT = "training.png"
 

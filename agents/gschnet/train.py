@@ -45,12 +45,13 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     import torch
 
     from megen_gym.agents.gschnet.data import assemble
-    from megen_gym.agents.gschnet.logs import Events, plot_training
+    from megen_gym.agents.gschnet.logs import plot_training
     from megen_gym.agents.gschnet.model import KIND, Model, load_model
     from megen_gym.agents.gschnet.properties import RelativeEnergy
     from megen_gym.agents.gschnet.training import Trainer
     from megen_gym.agents.nn.devices import device_of, keep_memory
     from megen_gym.agents.nn.epochs import part
+    from megen_gym.agents.nn.events import Events
     from megen_gym.agents.nn.fitting import Plan, fit
 
     logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)

@@ -18,7 +18,6 @@ import torch
 from ase import Atoms
 from torch import Tensor, optim
 
-from megen_gym.agents.crystal_gpt.tuning import policy_loss
 from megen_gym.agents.gschnet.collate import packed, pairs_of
 from megen_gym.agents.gschnet.generating import atoms_of
 from megen_gym.agents.gschnet.model import Model
@@ -27,6 +26,7 @@ from megen_gym.agents.gschnet.sampling import Drawing, Grower
 from megen_gym.agents.gschnet.steps import moved
 from megen_gym.agents.gschnet.tune_settings import Settings
 from megen_gym.agents.nn.optimizers import load_optimizer, optimizer_tensors
+from megen_gym.agents.nn.policy_gradient import policy_loss
 from megen_gym.structure import BoolArray, FloatArray, IntArray
 
 Judge = Callable[[Sequence[Atoms]], FloatArray]

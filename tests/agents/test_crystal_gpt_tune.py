@@ -28,7 +28,8 @@ from megen_gym.agents.crystal_gpt.settings import resolved as trained
 from megen_gym.agents.crystal_gpt.training import Trainer
 from megen_gym.agents.crystal_gpt.tune import tune
 from megen_gym.agents.crystal_gpt.tune_settings import Settings, resolved
-from megen_gym.agents.crystal_gpt.tuning import Tuner, policy_loss
+from megen_gym.agents.crystal_gpt.tuning import Tuner
+from megen_gym.agents.nn.policy_gradient import policy_loss
 from megen_gym.crystals import CrystalBatch
 from megen_gym.errors import InputError
 from megen_gym.io import write_structures
