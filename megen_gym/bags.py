@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase.data import atomic_numbers
-from ase.formula import Formula
 
 from megen_gym.errors import InputError, nearest
+from megen_gym.formulas import read_formula
 from megen_gym.structure import FloatArray, IntArray
 
 
@@ -22,10 +22,16 @@ def parse_formula(formula: object, example: str = "Ga18 or SF6") -> dict[str, in
     >>> parse_formula("BaTiO3")
     {'Ba': 1, 'Ti': 1, 'O': 3}
     """
+    message = f"formula {formula!r} cannot be read; write it like {example}"
+    if not isinstance(formula, str):
+        raise InputError(message)
     try:
-        return dict(Formula(formula).count())  # type: ignore[arg-type]
-    except Exception as error:  # ase raises assertion, value and key errors alike
-        raise InputError(f"formula {formula!r} cannot be read; write it like {example}") from error
+        amounts = read_formula(formula)
+    except InputError as error:
+        raise InputError(message) from error
+    if not all(amount.is_integer() for amount in amounts.values()):
+        raise InputError(message)
+    return {symbol: int(amount) for symbol, amount in amounts.items()}
 
 
 def formula_counts(formula: str, symbols: Sequence[str]) -> IntArray:
