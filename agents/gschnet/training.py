@@ -19,7 +19,7 @@ from megen_gym.agents.gschnet.preparing import distances
 from megen_gym.agents.gschnet.settings import Settings
 from megen_gym.agents.gschnet.steps import Steps, moved
 from megen_gym.agents.gschnet.trajectories import Placement, Trajectories, build
-from megen_gym.agents.nn.epochs import EpochTrainer
+from megen_gym.agents.nn.epochs import EpochTrainer, Span
 from megen_gym.periodic import Lattice, lattice_of
 from megen_gym.structure import BoolArray, IntArray
 
@@ -112,18 +112,6 @@ class Plateau:
         if self.bad > self.patience:
             self.scale = max(self.scale * self.factor, self.smallest / lr)
             self.bad, self.rest = 0, self.patience
-
-
-@dataclass
-class Span:
-    """What the shared trainer asks of the settings."""
-
-    batchsize: int
-    epochs: int
-    max_time: float | None
-    lr: float
-    ema: float
-    seed: int
 
 
 class Trainer(EpochTrainer[GSchNet]):

@@ -149,7 +149,7 @@ def judge_of(settings: Settings) -> Callable[[Sequence[Atoms]], FloatArray]:
 
 def finish(run: runs.Run, settings: Settings, log: logging.Logger) -> None:
     """Say what tuning changed, and draw it."""
-    from megen_gym.agents.gschnet.logs import plot_columns
+    from megen_gym.agents.nn.plots import plot_columns
 
     metrics = run.metrics()
     reward = metrics["reward"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -23,6 +24,18 @@ WARM_UP = 50
 
 class Budget(Protocol):
     """The settings that count here."""
+
+    batchsize: int
+    epochs: int
+    max_time: float | None
+    lr: float
+    ema: float
+    seed: int
+
+
+@dataclass
+class Span:
+    """A budget, for settings that call it by other names."""
 
     batchsize: int
     epochs: int
