@@ -32,7 +32,7 @@ def test_modules_stay_readable() -> None:
             assert len(path.read_text().splitlines()) <= 500, path
 
 
-PAGES = ("README.md", "docs/cryingan.md", "docs/crystal_gpt.md", "docs/gschnet.md")
+PAGES = ("README.md", "docs/cryingan.md", "docs/crystal_gpt.md", "docs/gschnet.md", "docs/polysrl.md")
 
 
 def blocks(page: str, language: str) -> list[str]:

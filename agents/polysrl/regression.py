@@ -1,0 +1,236 @@
+"""Properties of compositions: a head behind a composition network, alone or with the network, and its uncertainty."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from megen_gym.agents.polysrl.compositions import Compositions
+from megen_gym.agents.polysrl.folds import Scaler, Scaling
+from megen_gym.agents.polysrl.network import CompositionNetwork, Shape
+from megen_gym.agents.polysrl.spread import ONE_SIGMA
+from megen_gym.agents.polysrl.training import ROWS, tensors_of
+from megen_gym.errors import InputError
+from megen_gym.structure import FloatArray, IntArray
+
+WARM_UP = 50
+"""Steps in which the learning rate grows to its value."""
+
+AVERAGE = 0.99
+"""Decay per step of the moving average of the weights that predicts."""
+
+CALIBRATION = 0.1
+"""Share of the compositions that sets the scale of the uncertainty: one standard deviation covers 68 % of them."""
+
+_DOUBT = 8.0
+
+_STEPS, _EPOCHS = 4000, (40, 300)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a property is learned.
+
+    Attributes:
+        freeze: Leave the composition network as it is.
+        members: Networks that are averaged.
+        epochs: Passes through the data; by default as many as make 4,000 steps, but 40 to 300.
+        batch_size, lr, weight_decay, dropout: Of each.
+        target_scale: See :class:`.folds.Scaler`.
+        shape: Of a new composition network, where none is given.
+        seed: Of everything that is random.
+
+    Raises:
+        InputError: for a value out of range.
+    """
+
+    freeze: bool = False
+    members: int = 2
+    epochs: int | None = None
+    batch_size: int = 64
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    dropout: float = 0.3
+    target_scale: Scaling = "standard"
+    shape: Shape = field(default_factory=lambda: Shape("combined", "GIN", 3, 128))
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("members", "epochs", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}; give at least 1")
+        if not self.lr > 0 or self.weight_decay < 0 or not 0 <= self.dropout < 1:
+            raise InputError(
+                f"lr {self.lr}, weight_decay {self.weight_decay} and dropout {self.dropout} cannot work; give lr above "
+                "0, weight_decay of at least 0 and dropout from 0 up to, but not, 1"
+            )
+
+    def passes(self, size: int) -> int:
+        """Epochs for `size` examples."""
+        if self.epochs is not None:
+            return self.epochs
+        return int(np.clip(round(_STEPS * self.batch_size / size), *_EPOCHS))
+
+
+class Property(nn.Module):
+    """A composition network, a perceptron (H - 128 - 128 - 1, as published), and another for the expected error.
+
+    The second one learns without moving the network: a likelihood that did would spend it on the easy examples.
+    """
+
+    def __init__(self, network: CompositionNetwork, dropout: float, freeze: bool) -> None:
+        super().__init__()
+        self.network, self.freeze = network, freeze
+        self.scale = math.sqrt(network.shape.hidden_dim)
+        size = network.shape.hidden_dim
+        self.head, self.doubt = (
+            nn.Sequential(
+                nn.Dropout(dropout), nn.Linear(size, 128), nn.LeakyReLU(), nn.Dropout(dropout), nn.Linear(128, 128),
+                nn.LeakyReLU(), nn.Linear(128, 1),
+            )
+            for _ in range(2)
+        )  # fmt: skip
+        network.requires_grad_(not freeze)
+
+    def embedded(self, numbers: Tensor, amounts: Tensor) -> Tensor:
+        """(B, H) what the head sees; before it is normalised where the network learns too."""
+        if self.freeze:
+            return self.network(numbers, amounts).mean * self.scale
+        return self.network.summary(numbers, amounts)
+
+    def forward(self, embedded: Tensor) -> tuple[Tensor, Tensor]:
+        """(B,) values, and (B,) logarithms of the mean absolute error that is expected."""
+        return self.head(embedded)[:, 0], self.doubt(embedded.detach())[:, 0].clamp(-_DOUBT, _DOUBT)
+
+
+@dataclass(eq=False)
+class PropertyModel:
+    """Several networks, the scale of the property, and the calibration of their uncertainty.
+
+    Attributes:
+        members: Networks.
+        scaler: Of the property, from the training data.
+        factor: By which the standard deviation is multiplied after calibration.
+        held: Of each member, the rows that it was not trained on and its values there, in the unit of the property.
+    """
+
+    members: list[Property]
+    scaler: Scaler
+    factor: float = 1.0
+    held: list[tuple[IntArray, FloatArray]] = field(default_factory=list)
+
+    @classmethod
+    def fit(
+        cls,
+        compositions: Compositions,
+        target: FloatArray,
+        options: Fit,
+        network: CompositionNetwork | None = None,
+        report: Callable[[], None] = lambda: None,
+    ) -> PropertyModel:
+        """Train on compositions with a property (B,) each.
+
+        A tenth of the compositions, another for each member, is kept for calibration.
+
+        Args:
+            compositions: B of them.
+            target: (B,).
+            options: See there.
+            network: To start from, or to keep where it is frozen; new ones by default.
+            report: Called after each epoch of each member.
+
+        Raises:
+            InputError: for fewer than 10 compositions, or targets that cannot be used.
+        """
+        if len(compositions) < 10 or len(target) != len(compositions):
+            raise InputError(f"{len(compositions)} formulas with {len(target)} targets; give at least 10 of both")
+        scaler = Scaler.fit(target, options.target_scale)
+        scaled = torch.from_numpy(scaler.transform(target)).float()
+        found = cls([], scaler)
+        ratios = []
+        for member in range(options.members):
+            rng = np.random.default_rng([options.seed, member])
+            order = rng.permutation(len(scaled))
+            kept = max(1, round(CALIBRATION * len(scaled)))
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(int(rng.integers(2**31)))
+                start = CompositionNetwork(options.shape) if network is None else copy.deepcopy(network)
+                model = Property(start, options.dropout, options.freeze)
+                model = _trained(model, compositions[order[kept:]], scaled[order[kept:]], options, report)
+            found.members.append(model)
+            mean, std = _outputs(model, compositions[order[:kept]])
+            found.held.append((order[:kept], scaler.inverse(mean)))
+            ratios.append(np.abs(scaled[order[:kept]].double().numpy() - mean) / std)
+        found.factor = float(np.quantile(np.concatenate(ratios), ONE_SIGMA))
+        return found
+
+    def predict(self, compositions: Compositions) -> tuple[FloatArray, FloatArray]:
+        """(B,) values and standard deviations, in the units of the property.
+
+        The variance is that of the members' errors and of their disagreement; for a property learned by its logarithm
+        it is that of a small error.
+        """
+        parts = np.array([_outputs(model, compositions) for model in self.members])
+        mean = parts[:, 0].mean(0)
+        std = np.sqrt(self.factor**2 * (parts[:, 1] ** 2).mean(0) + parts[:, 0].var(0))
+        value = self.scaler.inverse(mean)
+        return value, std * self.scaler.scale * (value if self.scaler.kind == "log" else 1.0)
+
+
+def _trained(
+    model: Property, compositions: Compositions, target: Tensor, options: Fit, report: Callable[[], None]
+) -> Property:
+    """The moving average of the weights at the end of training."""
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learned, options.lr, weight_decay=options.weight_decay, fused=True)
+    average = copy.deepcopy(model).eval()
+    numbers, amounts = tensors_of(compositions, "cpu")
+    widths = (numbers > 0).sum(1)
+    ready = _embedded(model, compositions) if options.freeze else None
+    size = min(options.batch_size, len(target))
+    epochs = options.passes(len(target))
+    total, step = epochs * (len(target) // size), 0
+    for _ in range(epochs):
+        model.train()
+        for rows in torch.randperm(len(target)).split(size)[: len(target) // size]:
+            for group in optimizer.param_groups:
+                decay = 0.505 + 0.495 * math.cos(math.pi * step / total)
+                group["lr"] = options.lr * min(1.0, (step + 1) / WARM_UP) * decay
+            if ready is None:
+                wide = int(widths[rows].max())
+                inputs = model.embedded(numbers[rows, :wide], amounts[rows, :wide])
+            else:
+                inputs = ready[rows]
+            value, log_error = model(inputs)
+            error = (value - target[rows]).abs()
+            loss = (error + error.detach() * torch.exp(-log_error) + log_error).mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(learned, 2.0)
+            optimizer.step()
+            step += 1
+            with torch.no_grad():
+                for mine, source in zip(average.parameters(), model.parameters(), strict=True):
+                    mine.lerp_(source, 1 - min(AVERAGE, step / (10 + step)))
+        report()
+    return average
+
+
+@torch.no_grad()
+def _embedded(model: Property, compositions: Compositions) -> Tensor:
+    rows = torch.arange(len(compositions)).split(ROWS)
+    return torch.cat([model.embedded(*tensors_of(compositions[part.numpy()], "cpu")) for part in rows])
+
+
+@torch.no_grad()
+def _outputs(model: Property, compositions: Compositions) -> tuple[FloatArray, FloatArray]:
+    """(B,) values and standard deviations of a member, scaled; the latter from the mean absolute error of a Laplace."""
+    value, log_error = model.eval()(_embedded(model, compositions))
+    return value.double().numpy(), math.sqrt(2) * log_error.exp().double().numpy()

@@ -1,0 +1,148 @@
+"""Train embeddings of compositions: ``python agents/polysrl/train.py --data structures.csv``.
+
+The script reads from top to bottom: settings, data, networks, epochs, spread. A run that was killed goes on with
+``--resume ID``. Documentation: docs/polysrl.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Collection
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
+
+from megen_gym import runs
+from megen_gym.agents.nn.resuming import continued, given_on_command_line, where
+from megen_gym.agents.polysrl.settings import RESUMABLE, Settings, from_json, resolved
+from megen_gym.errors import InputError, user_errors
+
+if TYPE_CHECKING:
+    from megen_gym.agents.polysrl.data import Pairs
+
+SCRIPT = "python agents/polysrl/train.py"
+
+
+@user_errors
+def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
+    """Train, and write everything into the run folder that comes back.
+
+    Args:
+        settings: All settings.
+        given: Names of those that were set on purpose, which matters on resuming; by default those that are not at
+            their default.
+    """
+    import torch
+
+    from megen_gym.agents.nn.devices import device_of, keep_memory
+    from megen_gym.agents.nn.events import Events
+    from megen_gym.agents.nn.fitting import Plan, fit
+    from megen_gym.agents.polysrl.data import load_pairs
+    from megen_gym.agents.polysrl.logs import plot_training, summary
+    from megen_gym.agents.polysrl.model import KIND, SPREAD
+    from megen_gym.agents.polysrl.spread import Spread
+    from megen_gym.agents.polysrl.training import Trainer, build, judge, target_of
+
+    logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
+    log = logging.getLogger("megen_gym")
+    settings = resolved(settings)
+    run: runs.Run | None = None
+    if settings.resume is not None:
+        run, settings = reopen(settings, given)
+    keep_memory()
+    torch.set_num_threads(settings.threads)
+    device = device_of(settings.device)
+    pairs = load_pairs(settings.data, settings.element_features, settings.progress)
+    tell(pairs, log)
+    target = target_of(settings, pairs)
+    trained, held_out = pairs.split(settings.holdout, settings.seed)
+    torch.manual_seed(settings.seed)
+    embedder = build(settings)
+    embedder.to(device)
+    trainer = Trainer(embedder, trained, settings, target)
+    tensors, meta = run.load_state() if run is not None and run.resumable else ({}, {})
+    if tensors:
+        if meta["data"] != fingerprint(pairs):
+            raise InputError(f"the data differs from that of run {settings.resume}; give the same, or train anew")
+        trainer.load_state(tensors, meta)
+    if run is None:
+        run = runs.create(settings.dir, {"name": settings.name, "seed": settings.seed, KIND.key: asdict(settings)})
+    weights = sum(parameter.numel() for parameter in embedder.parameters())
+    log.info(
+        f"run {run.id}: {settings.embedder}, {weights} weights, {len(trained)} structures of "
+        f"{len(trained.compositions)} compositions, {len(held_out)} of {len(held_out.compositions)} held out"
+    )
+    events = Events(run, settings.writer)
+    sees = embedder.sees_structures and settings.holdout > 0
+    fit(
+        trainer,
+        run,
+        Plan(
+            settings.epochs, settings.es, "miss", f"{SCRIPT}{where(settings.dir)} --resume", settings.progress,
+            eval_freq=settings.eval_freq,
+        ),
+        (lambda: judge(trainer.average, held_out)) if sees else None,
+        events.add,
+        {"shape": asdict(embedder.composition.shape), "data": fingerprint(pairs)},
+        meta or None,
+    )  # fmt: skip
+    if settings.spread and settings.embedder.startswith("PolySRL"):
+        try:
+            Spread.fit(trained, settings.seed).save(run.path / SPREAD)
+        except InputError as error:
+            log.warning(f"no spread: {error}")
+    log.info(summary(run))
+    plot_training(run)
+    log.info(
+        f"everything is in {run.path}; next: python agents/polysrl/test_representation.py"
+        f"{where(settings.dir)} --model {run.id} --data TABLE.csv"
+    )
+    return run
+
+
+def tell(pairs: Pairs, log: logging.Logger) -> None:
+    """What could not be used."""
+    for sentence in pairs.skipped[:3]:
+        log.warning(f"left out: {sentence}")
+    if len(pairs.skipped) > 3:
+        log.warning(f"left out: {len(pairs.skipped) - 3} more")
+
+
+def fingerprint(pairs: Pairs) -> str:
+    """A hash of the compositions and graphs, so that a run goes on with the same."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for array in (pairs.compositions.numbers, pairs.compositions.fractions, pairs.index, pairs.graphs.distance):
+        digest.update(array.round(4).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def reopen(wanted: Settings, given: Collection[str] | None) -> tuple[runs.Run, Settings]:
+    """The run to resume and its settings, with what the user may change taken from `wanted`.
+
+    Raises:
+        InputError: if there is no such run, or for a setting that cannot change any more.
+    """
+    from megen_gym.agents.polysrl.model import KIND
+
+    assert wanted.resume is not None
+    run = KIND.find(wanted.resume, wanted.dir)
+    kept = from_json(run.settings[KIND.key])
+    settings = continued(run.id, kept, wanted, resolved(Settings(preset=wanted.preset)), given, RESUMABLE)
+    return run, replace(settings, resume=run.id, dir=run.path.parent)
+
+
+def main() -> None:
+    """Command line."""
+    from megen_gym.cli import run
+
+    train(run(Settings), given_on_command_line())
+
+
+if __name__ == "__main__":
+    main()
