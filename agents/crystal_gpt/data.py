@@ -17,7 +17,8 @@ from numpy.typing import ArrayLike
 
 from megen_gym.agents.crystal_gpt.duplicates import first_equal
 from megen_gym.agents.crystal_gpt.reading import Entry, brief, check, entries, id_of, number, numbers_of, same
-from megen_gym.agents.crystal_gpt.store import fingerprint, folder, read_stored, write_stored
+from megen_gym.agents.crystal_gpt.store import fingerprint, read_stored, write_stored
+from megen_gym.agents.nn.caching import folder
 from megen_gym.crystals import SYMPREC, CrystalBatch, describe
 from megen_gym.errors import InputError, nearest
 from megen_gym.structure import FloatArray, IntArray
@@ -109,7 +110,7 @@ def load(
             raise InputError(f"the bundled crystals {BUNDLE} are missing or damaged; install the package again")
         return Dataset(*stored, BUNDLE)
     path = Path(path)
-    where = folder(cache)
+    where = folder(cache, "crystals")
     file = where / f"{fingerprint(path, symprec)}.npz" if where is not None and path.exists() else None
     if file is not None and (stored := read_stored(file)) is not None:
         return Dataset(*stored, path)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import zipfile
 import zlib
 from dataclasses import fields
@@ -11,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from megen_gym.agents.nn.caching import digest_of
 from megen_gym.crystals import CrystalBatch
 from megen_gym.runs import atomic
 from megen_gym.structure import FloatArray
@@ -24,37 +23,11 @@ Stored = tuple[CrystalBatch, tuple[str, ...], FloatArray, Text, tuple[str, ...]]
 """Crystals, names of the properties, (B, P) properties, (B,) ids, sentences about what was skipped."""
 
 
-def folder(cache: bool | str | Path | None) -> Path | None:
-    """Where results are kept: True for the user's own cache folder, None for nowhere."""
-    if cache is None or cache is False:
-        return None
-    if cache is not True:
-        return Path(cache)
-    base = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(base) if base else Path.home() / ".cache") / "megen_gym" / "crystals"
-    except RuntimeError:
-        return None
-
-
 def fingerprint(path: Path, symprec: float) -> str:
     """Of a file's content, or of the names and contents of a folder, and of how it is read."""
     import spglib
 
-    digest = hashlib.sha256(f"{FORMAT} {spglib.__version__} {float(symprec)!r} {_kind(path)}".encode())
-    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-    for file in files:
-        if path.is_dir():
-            digest.update(f"\n{len(file.name)} {file.name} {file.stat().st_size}\n".encode())
-        with file.open("rb") as content:
-            while block := content.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()[:40]
-
-
-def _kind(path: Path) -> str:
-    """The same content is read in another way under another ending."""
-    return "folder" if path.is_dir() else "".join(path.suffixes[-2:]).lower() or path.name[:6].lower()
+    return digest_of(path, f"{FORMAT} {spglib.__version__} {float(symprec)!r}")
 
 
 def write_stored(path: Path, data: Stored) -> None:

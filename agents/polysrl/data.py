@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from ase import Atoms
 
+from megen_gym.agents.nn.caching import folder
 from megen_gym.agents.polysrl.compositions import Compositions
 from megen_gym.agents.polysrl.elements import check_elements
 from megen_gym.agents.polysrl.graphs import Graphs, graphs_of
 from megen_gym.errors import InputError
 from megen_gym.structure import FloatArray, IntArray
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,22 +79,45 @@ class Pairs:
         return self.of(np.sort(order[held:])), self.of(np.sort(order[:held]))
 
 
-def load_pairs(path: str | Path | None, element_features: str, progress: bool = True) -> Pairs:
+def load_pairs(
+    path: str | Path | None, element_features: str, progress: bool = True, cache: bool | str | Path = True
+) -> Pairs:
     """The crystals of a file, or the bundled synthetic polymorphs.
 
     Args:
         path: See :func:`.materials.read_materials`; None for the bundle.
         element_features: Table that has to know the elements; crystals of others are left out.
         progress: Show a bar.
+        cache: Keep the result for the next time: True in ``$XDG_CACHE_HOME/megen_gym/compositions``, else a folder;
+            False not at all. Results are known by the content of the file.
 
     Raises:
         InputError: for a file that cannot be used, or whose elements have no features at all.
     """
+    from megen_gym.agents.polysrl.polymorphs import BUNDLE
+    from megen_gym.agents.polysrl.store import fingerprint, read_pairs, write_pairs
+
+    source = BUNDLE if path is None else Path(path)
+    where = folder(cache, "compositions")
+    file = where / f"{fingerprint(source, element_features)}.npz" if where is not None and source.exists() else None
+    if file is not None and (stored := read_pairs(file)) is not None:
+        return stored
+    pairs = _read(path, element_features, progress)
+    if file is not None:
+        try:
+            write_pairs(file, pairs)
+        except OSError as error:
+            _LOG.warning(f"what was read from {source.name} is not kept for the next time ({error.strerror or error})")
+    return pairs
+
+
+def _read(path: str | Path | None, element_features: str, progress: bool) -> Pairs:
+    skipped: tuple[str, ...] = ()
     if path is None:
         from megen_gym.agents.polysrl.polymorphs import bundled
 
         found = bundled()
-        atoms, skipped = found.to_atoms(), ()
+        atoms = found.to_atoms()
         properties = {"energy_above_lowest": found.energy, "volume_per_atom": found.volumes()}
     else:
         from megen_gym.agents.polysrl.materials import read_materials
@@ -107,13 +135,17 @@ def load_pairs(path: str | Path | None, element_features: str, progress: bool = 
     if not kept:
         raise InputError(sentences[0])
     rows = np.array(kept)
-    numbers = [np.unique(atoms[row].numbers, return_counts=True) for row in kept]
-    widest = max(len(found) for found, _ in numbers)
-    table = np.zeros((2, len(kept), widest))
-    for row, (found, amount) in enumerate(numbers):
-        table[0, row, : len(found)], table[1, row, : len(found)] = found, amount
-    every = Compositions(table[0].astype(np.int64), table[1])
+    every = _compositions([atoms[row] for row in kept])
     first, index = every.unique()
     graphs = graphs_of([atoms[row] for row in kept], progress and len(kept) > 1000)
     values = {name: np.asarray(value)[rows] for name, value in properties.items()}
     return Pairs(every[first], graphs, index, values, tuple(sentences))
+
+
+def _compositions(atoms: Sequence[Atoms]) -> Compositions:
+    """Of crystals, as reduced formulas."""
+    numbers = [np.unique(each.numbers, return_counts=True) for each in atoms]
+    table = np.zeros((2, len(atoms), max(len(found) for found, _ in numbers)), dtype=np.int64)
+    for row, (found, amount) in enumerate(numbers):
+        table[0, row, : len(found)], table[1, row, : len(found)] = found, amount
+    return Compositions(table[0], (table[1] // np.gcd.reduce(table[1], axis=1, keepdims=True)).astype(np.float64))

@@ -95,6 +95,11 @@ class CompositionEncoder:
         return cls(network, Spread.load(fitted) if fitted.exists() else None)
 
     @property
+    def shared(self) -> bool:
+        """Whether only the shares of the elements count, and not, as in published checkpoints, their amounts."""
+        return self.network.shape.weighting == "fractions"
+
+    @property
     def hidden(self) -> int:
         """H, the length of a vector."""
         return self.network.shape.hidden_dim
@@ -106,7 +111,7 @@ class CompositionEncoder:
             InputError: for a formula that cannot be read, or an element without features.
         """
         compositions = self.compositions(formulas)
-        first, index = compositions.unique()
+        first, index = compositions.unique() if self.shared else (np.arange(len(compositions)),) * 2
         if not return_std:
             return embed_means(self.network, compositions[first])[index]
         mean, log_std = embed(self.network, compositions[first])

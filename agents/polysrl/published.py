@@ -41,7 +41,7 @@ def read_checkpoint(path: str | Path) -> CompositionNetwork:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError) as error:
-        reason = str(error).splitlines()[0][:120]
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise InputError(f"{path} is no dictionary of tensors ({reason}); give a published checkpoint") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path} holds more than tensors by name; give a published checkpoint")

@@ -21,6 +21,8 @@ class Settings:
     # --- data
     data: str | None = None
     """CSV of CIFs, extxyz, ASE db, folder, or Materials Project layout (JSON, plain pickle); the bundle by default."""
+    cache: bool = True
+    """Keep what was read from the data for the next time."""
     holdout: float = 0.1
     """Share of the compositions that judge the training."""
     property: str | None = None
@@ -127,6 +129,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 RESUMABLE = (
+    "cache",
     "epochs",
     "max_time",
     "es",

@@ -56,7 +56,7 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     keep_memory()
     torch.set_num_threads(settings.threads)
     device = device_of(settings.device)
-    pairs = load_pairs(settings.data, settings.element_features, settings.progress)
+    pairs = load_pairs(settings.data, settings.element_features, settings.progress, settings.cache)
     tell(pairs, log)
     target = target_of(settings, pairs)
     trained, held_out = pairs.split(settings.holdout, settings.seed)

@@ -11,7 +11,7 @@ import logging
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
@@ -23,6 +23,7 @@ from megen_gym.errors import InputError, user_errors
 if TYPE_CHECKING:
     from megen_gym.agents.polysrl.compositions import Compositions
     from megen_gym.agents.polysrl.data import Pairs
+    from megen_gym.agents.polysrl.model import CompositionEncoder
     from megen_gym.agents.polysrl.uncertainty_measures import Ranks
     from megen_gym.structure import FloatArray, IntArray
 
@@ -35,6 +36,8 @@ class Settings:
     """Structures, as for train.py; the bundled synthetic polymorphs by default."""
     model: str | None = None
     """Run of train.py, "newest", or "bundle", judged on all of the data; by default new ones are trained by fold."""
+    cache: bool = True
+    """Keep what was read from the data for the next time."""
     folds: int = 5
     """Parts of the compositions, each held out once."""
     embedding: bool = False
@@ -74,7 +77,9 @@ def report(settings: Settings) -> runs.Run:
         raise InputError(f"folds is {s.folds}, epochs {s.epochs}, threads {s.threads}; give at least 2, 1 and 1")
     keep_memory()
     torch.set_num_threads(s.threads)
-    pairs = load_pairs(s.data, "matscholar", s.progress)
+    encoder = encoder_of(s)
+    features = "matscholar" if encoder is None else encoder.network.shape.element_features
+    pairs = load_pairs(s.data, features, s.progress, s.cache)
     if pairs.counts.max() < 2:
         raise InputError("every composition of the data has one structure; give some with several")
     if s.folds > len(pairs.compositions) // 20 and s.model is None:
@@ -82,7 +87,7 @@ def report(settings: Settings) -> runs.Run:
     formulas = pairs.compositions.formulas()
     kinds = [formula_type(amounts_of(formula)) for formula in formulas]
     counts = pairs.counts.astype(np.float64)
-    scores, held, residual, std = judged(s, pairs)
+    scores, held, residual, std = judged(s, pairs, encoder)
     run = runs.create(
         s.dir, {"name": s.name, "seed": s.seed, "polysrl_uncertainty": asdict(s) | {"data": absolute(s.data)}}
     )
@@ -108,19 +113,34 @@ def report(settings: Settings) -> runs.Run:
     return run
 
 
-def judged(settings: Settings, pairs: Pairs) -> tuple[dict[str, FloatArray], list[IntArray], FloatArray, FloatArray]:
+def encoder_of(settings: Settings) -> CompositionEncoder | None:
+    """The one to judge, None where new ones are trained.
+
+    Raises:
+        InputError: where there is none, or none that knows the spread.
+    """
+    from megen_gym.agents.polysrl.model import CompositionEncoder
+
+    if settings.model is None:
+        return None
+    encoder = CompositionEncoder.load(None if settings.model == "bundle" else settings.model, settings.dir)
+    if encoder.structures is None:
+        raise InputError(f"{settings.model} was trained with --spread false; train one with it")
+    return encoder
+
+
+def judged(
+    settings: Settings, pairs: Pairs, encoder: CompositionEncoder | None
+) -> tuple[dict[str, FloatArray], list[IntArray], FloatArray, FloatArray]:
     """(C,) scores by name, the compositions of each part that is judged by itself, and residuals with their std."""
     import numpy as np
     from tqdm import tqdm
 
-    from megen_gym.agents.polysrl.model import CompositionEncoder
     from megen_gym.agents.polysrl.spread import Spread
 
     s, size = settings, len(pairs.compositions)
-    if s.model is not None:
-        encoder = CompositionEncoder.load(None if s.model == "bundle" else s.model, s.dir)
-        if encoder.structures is None:
-            raise InputError(f"{s.model} was trained with --spread false; train one with it")
+    if encoder is not None:
+        assert encoder.structures is not None
         scores = {"embedding": sigma(encoder, pairs.compositions), "spread": encoder.spread(pairs.compositions)}
         residual, std = encoder.structures.residuals(pairs)
         return scores, [np.arange(size)], residual.ravel(), std.ravel()
@@ -153,7 +173,7 @@ def forest(pairs: Pairs, asked: Compositions, seed: int) -> FloatArray:
     return np.asarray(trees.fit(features[0], pairs.counts).predict(features[1]))
 
 
-def trained(settings: Settings, pairs: Pairs) -> Any:
+def trained(settings: Settings, pairs: Pairs) -> CompositionEncoder:
     """An encoder of the embedding alone."""
     import torch
 
@@ -170,7 +190,7 @@ def trained(settings: Settings, pairs: Pairs) -> Any:
     return CompositionEncoder(trainer.average.composition)
 
 
-def sigma(encoder: Any, compositions: Compositions) -> FloatArray:
+def sigma(encoder: CompositionEncoder, compositions: Compositions) -> FloatArray:
     """(B,) mean logarithm of the standard deviations of an embedding."""
     import numpy as np
 
