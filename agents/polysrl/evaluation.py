@@ -20,6 +20,7 @@ from megen_gym.agents.polysrl.network import CompositionNetwork
 from megen_gym.agents.polysrl.regression import Fit, PropertyModel
 from megen_gym.agents.polysrl.statistics import Scores, baselines, element_statistics, errors
 from megen_gym.agents.polysrl.tables import PropertyTable, read_table
+from megen_gym.agents.polysrl.uncertainty_measures import calibration
 from megen_gym.errors import InputError
 from megen_gym.runs import atomic, write_text
 from megen_gym.structure import FloatArray
@@ -43,6 +44,12 @@ class Judgement:
     scores: Scores
     std: FloatArray
     seconds: float
+
+    def calibration(self, question: Question) -> float:
+        """Calibration error of the standard deviations, see :func:`.uncertainty_measures.calibration`; NaN without."""
+        known = np.isfinite(self.std)
+        residual = (self.scores.predicted - question.table.target)[known]
+        return calibration(residual, self.std[known]).error if known.any() else float("nan")
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,7 +210,7 @@ def stacked(question: Question, network: Judgement, trees: Sequence[Judgement], 
         predicted[test] = best @ np.stack([each.scores.predicted[test] for each in (network, *trees)])
         mae[fold], r2[fold] = errors(target[test], predicted[test])
     seconds = time.process_time() - begin + network.seconds + sum(each.seconds for each in trees)
-    return Judgement("network and trees", Scores(mae, r2, predicted), network.std, seconds)
+    return Judgement("network and trees", Scores(mae, r2, predicted), np.full(len(target), np.nan), seconds)
 
 
 def _weights(size: int) -> FloatArray:
@@ -220,11 +227,14 @@ def statistics_of(question: Question) -> FloatArray:
 
 def write_judgements(folder: Path, question: Question, judgements: Sequence[Judgement]) -> str:
     """``results.csv`` (a row for each way), ``predictions.csv`` (a row for each formula); the table as Markdown."""
-    rows = [["model", "mae", "mae_std", "r2", "r2_std", "folds", "cpu_seconds"]]
+    rows = [["model", "mae", "mae_std", "r2", "r2_std", "folds", "calibration_error", "cpu_seconds"]]
     for each in judgements:
         scores = each.scores
         numbers = (scores.mae.mean(), scores.mae.std(), scores.r2.mean(), scores.r2.std())
-        rows.append([each.name, *(f"{value:.6g}" for value in numbers), str(len(scores.mae)), f"{each.seconds:.1f}"])
+        seconds, folds = f"{each.seconds:.1f}", str(len(scores.mae))
+        rows.append(
+            [each.name, *(f"{value:.6g}" for value in numbers), folds, _number(each.calibration(question)), seconds]
+        )
     write_text(folder / "results.csv", _csv(rows))
     header = ["formula", "target"]
     for each in judgements:
@@ -238,10 +248,11 @@ def write_judgements(folder: Path, question: Question, judgements: Sequence[Judg
                 line.append(_number(each.std[row]))
         lines.append(line)
     write_text(folder / "predictions.csv", _csv(lines))
-    head = "| model | MAE | R² | CPU s |\n| --- | --- | --- | --- |\n"
+    head = "| model | MAE | R² | calibration error | CPU s |\n| --- | --- | --- | --- | --- |\n"
     return head + "".join(
         f"| {each.name} | {each.scores.mae.mean():.4f} ± {each.scores.mae.std():.4f} "
-        f"| {each.scores.r2.mean():.3f} ± {each.scores.r2.std():.3f} | {each.seconds:.0f} |\n"
+        f"| {each.scores.r2.mean():.3f} ± {each.scores.r2.std():.3f} "
+        f"| {_number(round(each.calibration(question), 3))} | {each.seconds:.0f} |\n"
         for each in judgements
     )
 

@@ -10,7 +10,7 @@ from megen_gym.agents.nn.plots import plot_columns
 from megen_gym.runs import Run
 
 COLUMNS = {
-    "loss": "loss per structure", "right_pos": "pairs that belong together", "mean_log_std": "mean log std",
+    "loss": "loss per structure", "right_pos": "pairs that belong together: recognised", "mean_log_std": "mean log std",
     "hit_5": "held out: own structure in first 5", "mae": "absolute error (std)",
 }  # fmt: skip
 """Columns of the metrics that are drawn where they are there, with their titles."""
