@@ -57,6 +57,7 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     iteration = 0
     if settings.resume is None:
         judge.probe(evaluation)
+        settings.composition_shape = getattr(model.policy, "composition_shape", None)  # its weights are now the run's
         run = runs.create(settings.dir, asdict(settings))
     else:
         iteration, steps = checkpoint.load(run, model) if run.resumable else (0, 0)
@@ -64,7 +65,7 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
         run.truncate_metrics(iteration)
         checkpoint.truncate_rollouts(run, steps)
     model.set_logger(configure(str(run.path / "tensorboard"), ["tensorboard"]))
-    size = sum(parameter.numel() for parameter in model.policy.parameters())
+    size = sum(parameter.numel() for parameter in model.policy.parameters() if parameter.requires_grad)
     log.info(f"run {run.id}: {size} parameters, {settings.num_envs} environments, {settings.device}")
 
     end = IterationEnd(run, settings, evaluation, iteration)
@@ -131,6 +132,8 @@ def reopen(wanted: Settings, given: Collection[str] | None) -> tuple[runs.Run, S
     run = runs.newest(wanted.dir) if wanted.resume == "newest" else runs.open(wanted.dir, wanted.resume)
     settings = continued(run.id, settings_of(run), wanted, Settings(), given, RESUMABLE)
     settings.resume, settings.load_model = run.id, None
+    if not run.resumable:  # no checkpoint that would bring the composition encoder
+        settings.composition_shape = None
     return run, settings
 
 

@@ -31,6 +31,7 @@ from megen_gym.envs.vector import StructureVectorEnv
 from megen_gym.envs.wyckoff import CrystalWyckoffEnv
 from megen_gym.rewards.calculator import CalculatorReward
 from megen_gym.rewards.combine import SumReward
+from megen_gym.rewards.composition import CompositionReward
 from megen_gym.rewards.crystals import DensityReward, ValidReward, VolumeReward
 from megen_gym.rewards.dart.reward import Dart
 from megen_gym.rewards.dart.soap import SoapRidge
@@ -71,6 +72,7 @@ PAGES: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
             "molecule_valid": MoleculeValidReward,
             "target": TargetReward,
             "property": PropertyReward,
+            "composition": CompositionReward,
             "sum": SumReward,
         },
     ),

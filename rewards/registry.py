@@ -14,6 +14,7 @@ Target = str | Callable[..., Reward]
 
 _BUILT_IN: dict[str, str] = {
     "calculator": "megen_gym.rewards.calculator:CalculatorReward",
+    "composition": "megen_gym.rewards.composition:CompositionReward",
     "contacts": "megen_gym.rewards.penalties:ContactReward",
     "dart": "megen_gym.rewards.dart.reward:Dart",
     "density": "megen_gym.rewards.crystals:DensityReward",
@@ -37,8 +38,9 @@ def reward_names() -> list[str]:
     """Names that :func:`make_reward` knows, besides import paths.
 
     >>> reward_names()
-    ['calculator', 'contacts', 'dart', 'density', 'discriminator', 'distance', 'emt', 'gfn2', 'lj', 'megen',
-    'molecule_valid', 'novelty', 'property', 'soap_ridge', 'sum', 'target', 'tblite', 'valid', 'volume_per_atom']
+    ['calculator', 'composition', 'contacts', 'dart', 'density', 'discriminator', 'distance', 'emt', 'gfn2', 'lj',
+    'megen', 'molecule_valid', 'novelty', 'property', 'soap_ridge', 'sum', 'target', 'tblite', 'valid',
+    'volume_per_atom']
     """
     return sorted({*_BUILT_IN, *_CALCULATORS, *_users})
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from megen_gym.actions import FocalCodec, Placement
+from megen_gym.agents.covariant.bag_views import ElementHead, make_view
 from megen_gym.agents.covariant.canvas import Canvas, local_frames
 from megen_gym.agents.covariant.distributions import MaskedCategorical, SphereDensity, WindowedMixture, settle
 from megen_gym.agents.covariant.encoder import Encoder, Features
@@ -59,7 +60,8 @@ class CovariantAgent(nn.Module):
     def __init__(self, symbols: int, settings: CovariantSettings) -> None:
         super().__init__()
         s, width = settings, settings.width
-        whole = 2 * width + 2 * symbols
+        self.view = make_view(symbols, s)
+        kinds, whole = self.view.kinds.shape[1], 2 * width + self.view.size
         self.settings = settings
         self.codec = FocalCodec(*s.distance_range)
         rules = PlacementRules(s.min_distance, s.max_distance, s.windows)
@@ -67,11 +69,11 @@ class CovariantAgent(nn.Module):
         highest = min(s.max_distance, max((high for _, high in s.windows), default=s.max_distance))
         self.reach = s.distance_range[1] + min(highest, 2 * s.distance_range[1])
         self.grid = SphereGrid(s.cells, s.refine)
-        self.encoder = Encoder(symbols, s.lmax, s.channels, s.layers, width, s.cutoff, s.num_radial)
+        self.encoder = Encoder(kinds, s.lmax, s.channels, s.layers, width, s.cutoff, s.num_radial, self.view.size)
         self.focus_head = mlp(width + whole, width, 1)
-        self.element_head = mlp(width + whole, width, symbols)
-        self.distance_head = DistanceHead(width + symbols, width, s.num_gaussians, *s.distance_range)
-        context = width + symbols + s.distance_bins
+        self.element_head = self.view.element_head(width + whole, width)
+        self.distance_head = DistanceHead(width + kinds, width, s.num_gaussians, *s.distance_range)
+        context = width + kinds + s.distance_bins
         self.direction_head = DirectionHead(context, s.lmax, s.channels, width, s.series, s.beta, self.grid)
         self.value_head = mlp(whole, width, 1, gain=1.0)
         edges = torch.linspace(*s.distance_range, s.distance_bins + 1, dtype=torch.float64)
@@ -85,11 +87,10 @@ class CovariantAgent(nn.Module):
         return self.encoder.embed.weight.dtype
 
     def look(self, observation: dict[str, Tensor]) -> tuple[Canvas, Features, Tensor]:
-        """The canvas, the features of its atoms, and the (B, 2 D + 2 S) summary of each structure."""
+        """The canvas, the features of its atoms, and the (B, 2 D + V) summary of each structure."""
         canvas = Canvas.from_observation(observation, self.dtype)
-        fraction = canvas.bag / canvas.bag.sum(-1, keepdim=True).clip(1)
-        bag = torch.cat([canvas.bag / self.settings.bag_scale, fraction], -1)
-        features = self.encoder(canvas, bag)
+        bag = self.view(canvas)
+        features = self.encoder(canvas, bag, self.view.kinds)
         return canvas, features, pool(features.scalars, canvas, bag, self.settings.bag_scale)
 
     def value(self, observation: dict[str, Tensor]) -> Tensor:
@@ -115,10 +116,10 @@ class CovariantAgent(nn.Module):
 
         node = canvas.row.gather(1, focus[:, None])[:, 0]
         scalars, frame, local, present = features.scalars[node], frames[node], local[node], present[node]
-        elements = MaskedCategorical(self.element_head(torch.cat([scalars, whole], -1)), canvas.element_mask)
+        elements = MaskedCategorical(self._judge(torch.cat([scalars, whole], -1), canvas.bag), canvas.element_mask)
         element = settle(elements, given.element if given else None, deterministic)
 
-        context = torch.cat([scalars, nn.functional.one_hot(element, canvas.bag.shape[1]).to(self.dtype)], -1)
+        context = torch.cat([scalars, self.view.kinds[element]], -1)
         with torch.no_grad():
             room = self._room(local, present, self.middles)
         logits, mean, std = self.distance_head(context)
@@ -150,6 +151,12 @@ class CovariantAgent(nn.Module):
             log_prob + torch.where(anywhere, where, 0),
             entropy + torch.where(anywhere, distances.entropy() + directions.entropy(), 0),
         )
+
+    def _judge(self, context: Tensor, bag: Tensor) -> Tensor:
+        """(B, S) logits of the elements."""
+        head = self.element_head
+        logits: Tensor = head(context, bag) if isinstance(head, ElementHead) else head(context)
+        return logits
 
     def _write(self, placement: Placement, canvas: Canvas) -> Tensor:
         action: Tensor = self.codec.encode(placement, canvas.focus_mask, canvas.element_mask).clip(-1, 1)

@@ -126,10 +126,11 @@ class Encoder(nn.Module):
     rho_clm = sum_j (W B)_c(r_ij) Y_lm(r_ij) h_jc. Features keep the natural parity (-1)^l: equivariant under O(3).
 
     Args:
-        symbols: Number of symbols, X included.
+        symbols: Number of symbols, X included, or of the features that stand for a symbol, of which the first is X's.
         lmax, channels, layers, width: Largest degree, functions a node, interactions, number of invariants.
         cutoff: Å.
         num_radial: Radial functions.
+        bag: Width of the summary of the bag; by default two numbers a symbol.
     """
 
     def __init__(
@@ -141,21 +142,27 @@ class Encoder(nn.Module):
         width: int = 64,
         cutoff: float = 6.0,
         num_radial: int = 8,
+        bag: int | None = None,
     ) -> None:
         super().__init__()
         self.symbols, self.lmax, self.cutoff, self.num_radial = symbols, lmax, cutoff, num_radial
         self.channels, self.width = channels, width
-        self.embed = nn.Linear(3 * symbols, width)
+        self.embed = nn.Linear(symbols + (2 * symbols if bag is None else bag), width)
         sizes = [(symbols - 1) * num_radial] + [channels] * (layers - 1)
         self.layers = nn.ModuleList(Layer(lmax, size, channels, width) for size in sizes)
         self.radial = nn.ModuleList(nn.Linear(num_radial, channels, bias=False) for _ in sizes[1:])
         self.send = nn.ModuleList(nn.Linear(width, channels) for _ in sizes[1:])
 
-    def forward(self, canvas: Canvas, bag: Tensor) -> Features:
-        """Features of the nodes; `bag` (B, 2 S) holds numbers and fractions of what is left, of order one."""
+    def forward(self, canvas: Canvas, bag: Tensor, kinds: Tensor | None = None) -> Features:
+        """Features of the nodes; `bag` (B, 2 S) holds numbers and fractions of what is left, of order one.
+
+        Other features than the symbols themselves are given as `kinds` (S, F), and another summary as `bag`.
+        """
         with torch.no_grad():
             basis, angular = self._edges(canvas)
-            species = nn.functional.one_hot(canvas.species, self.symbols).to(basis.dtype)
+            if kinds is None:
+                kinds = torch.eye(self.symbols, dtype=basis.dtype, device=basis.device)
+            species = kinds[canvas.species]
             counted = basis[..., None] * species[canvas.structure][:, :, None, 1:]
             density = torch.bmm(angular.transpose(1, 2), counted.flatten(2)).transpose(0, 1) / 2
         own = species.flatten(0, 1)[canvas.node]

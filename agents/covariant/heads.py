@@ -22,7 +22,7 @@ def mlp(inputs: int, width: int, outputs: int, gain: float = 0.01) -> nn.Sequent
 
 
 def pool(scalars: Tensor, canvas: Canvas, bag: Tensor, scale: float) -> Tensor:
-    """(B, 2 D + 2 S) each structure as a whole: sum / scale and mean of its atoms' invariants, and the bag."""
+    """(B, 2 D + V) each structure as a whole: sum / scale and mean of its atoms' invariants, and the bag."""
     real = (canvas.species.flatten()[canvas.node] > 0)[:, None]
     total = scalars.new_zeros(len(canvas.mask), scalars.shape[1]).index_add(0, canvas.structure, scalars * real)
     return torch.cat([total / scale, total / canvas.n_atoms.clip(1)[:, None], bag], -1)

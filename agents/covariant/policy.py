@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any, cast
 
 from gymnasium import spaces
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from megen_gym.actions import FocalCodec
 from megen_gym.agents.covariant.agent import CovariantAgent
+from megen_gym.agents.covariant.bag_views import CompositionView
 from megen_gym.agents.covariant.settings import CovariantSettings
 from megen_gym.errors import InputError
 
@@ -37,9 +38,14 @@ class CovariantPolicy(ActorCriticPolicy):
         lr_schedule: Learning rate by remaining progress.
         **kwargs: The fields of :class:`CovariantSettings`, and what ActorCriticPolicy takes (`optimizer_class`, ...).
 
+    Attributes:
+        composition_shape: Of the frozen composition encoder, whose weights are part of the policy's; None without one.
+
     Raises:
         InputError: for spaces of another form, or settings that make no network.
     """
+
+    composition_shape: dict[str, Any] | None = None
 
     def __init__(
         self,
@@ -69,7 +75,11 @@ class CovariantPolicy(ActorCriticPolicy):
         symbols = cast(spaces.Dict, self.observation_space)["bag"].shape
         assert symbols is not None
         self.agent = CovariantAgent(symbols[0], self.settings)
-        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+        if isinstance(self.agent.view, CompositionView):
+            self.composition_shape = asdict(self.agent.view.network.shape)
+            self.settings = replace(self.settings, composition_shape=self.composition_shape)
+        learned = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        self.optimizer = self.optimizer_class(learned, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {**super()._get_constructor_parameters(), **asdict(self.settings)}

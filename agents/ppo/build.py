@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+from ase.data import atomic_numbers
 from stable_baselines3 import PPO
 
 from megen_gym import runs
@@ -76,16 +77,29 @@ def policy_arguments(settings: Settings, task: ClusterTask | SlotsTask) -> dict[
     """SB3's ``policy_kwargs``: JSON-able, so that a run's config rebuilds the policy.
 
     Raises:
-        InputError: when the covariant agent is asked for actions that it does not make.
+        InputError: when the covariant agent is asked for actions that it does not make, or another for compositions.
     """
     optimizer = {"optimizer_kwargs": {"amsgrad": settings.optimizer == "amsgrad", "eps": 1e-5}}
     if settings.policy == "mlp":
+        if settings.bag_encoder != "counts":
+            raise InputError(
+                f"policy 'mlp' was given bag_encoder {settings.bag_encoder!r}, which it has not; use --policy covariant"
+            )
         return {"net_arch": [settings.network_width, settings.network_width], **optimizer}
     if not isinstance(task.codec, FocalCodec):
         raise InputError(
             "policy 'covariant' places atoms beside atoms, which this environment's actions do not; "
             'give --env_kwargs \'{"action": "focal"}\', or --policy mlp'
         )
+    chemistry = {}
+    if settings.bag_encoder == "composition":
+        chemistry = {
+            "bag_encoder": settings.bag_encoder,
+            "numbers": tuple(atomic_numbers[name] for name in task.symbols),
+            "composition_encoder": settings.composition_encoder,
+            "composition_dir": str(settings.dir),
+            "composition_shape": settings.composition_shape,
+        }
     return {
         "distance_range": (task.codec.shortest, task.codec.longest),
         "min_distance": task.rules.min_distance,
@@ -100,6 +114,7 @@ def policy_arguments(settings: Settings, task: ClusterTask | SlotsTask) -> dict[
         "series": settings.num_channels_per_element,
         "beta": settings.beta,
         "bag_scale": settings.bag_scale or float(task.canvas_size),
+        **chemistry,
         **optimizer,
     }
 

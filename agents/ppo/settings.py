@@ -81,6 +81,14 @@ class Settings:
     """None: direction density is a squared series; a number: exp(-beta * squared series) (MolGym used -10 for SF6)."""
     bag_scale: float | None = None
     """What bag counts are divided by; the canvas size by default."""
+    bag_encoder: Literal["counts", "composition"] = "counts"
+    """What the covariant agent sees: counts of the elements; or composition: properties of the elements, and embeddings
+    of what is left and of what is placed, for formulas and elements that it was not trained on."""
+    composition_encoder: str | None = None
+    """Run id or folder of agents/polysrl/train.py, or a saved encoder, for --bag_encoder composition; by default the
+    bundled one."""
+    composition_shape: dict[str, Any] | None = None
+    """Filled in when training starts: the shape of that encoder, whose weights then are part of the run."""
 
     # --- the optimisation
     num_steps: int = 50_000

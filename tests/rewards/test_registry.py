@@ -50,7 +50,7 @@ def test_every_reward_conforms(spec):
 def test_every_name_is_tested():
     # an extra; judges what a trained run makes (tests/agents); for periodic crystals (test_crystal_rewards.py); for
     # molecules (test_molecule_rewards.py)
-    elsewhere = {"tblite", "gfn2", "discriminator", "density", "valid", "volume_per_atom", "property"}
+    elsewhere = {"tblite", "gfn2", "discriminator", "density", "valid", "volume_per_atom", "property", "composition"}
     elsewhere |= {"molecule_valid", "target"}
     assert set(reward_names()) - {spec["name"] for spec in SPECS} <= elsewhere
 
