@@ -22,7 +22,7 @@ from megen_gym.agents.polysrl.published import CHECKPOINTS, read_checkpoint
 from megen_gym.agents.polysrl.regression import Fit, Property, PropertyModel
 from megen_gym.agents.polysrl.spread import Spread
 from megen_gym.agents.polysrl.training import embed, embed_means
-from megen_gym.errors import InputError
+from megen_gym.errors import InputError, nearest
 from megen_gym.structure import FloatArray
 
 KIND = Kind("polysrl", "training of PolySRL", "agents/polysrl/train.py")
@@ -64,8 +64,9 @@ class CompositionEncoder:
         try:
             self.options = Fit(**options)
         except TypeError:
-            known = ", ".join(Fit.__dataclass_fields__)
-            raise InputError(f"options are {', '.join(options)}; expected some of {known}") from None
+            known = list(Fit.__dataclass_fields__)
+            wrong = next(name for name in options if name not in known)
+            raise InputError(f"there is no option {wrong!r}; {nearest(wrong, known)}") from None
         self.model: PropertyModel | None = None
 
     @classmethod
@@ -171,6 +172,8 @@ class CompositionEncoder:
             InputError: as :meth:`transform`.
         """
         found = formulas if isinstance(formulas, Compositions) else Compositions.parse(formulas)
+        if not len(found):
+            raise InputError("no compositions were given; give at least one")
         tables = {self.network.shape.element_features}
         if self.model is not None:
             tables.add(self.model.members[0].network.shape.element_features)

@@ -73,7 +73,7 @@ class ElementGraph(nn.Module):
     ``GIN``  MLP(x_i + n sum_j w_j x_j) (Xu et al. 2019).
 
     w_j are shares of the atoms, so that an element of vanishing share has no say, or 1/n each for n elements as
-    published.
+    published; n = 1 / sum_j w_j², which is their number where shares are equal.
     """
 
     def __init__(self, kind: str, size_in: int, size: int) -> None:
@@ -94,7 +94,8 @@ class ElementGraph(nn.Module):
             mixed: Tensor = self.linear(weight @ x) + self.bias
             return mixed
         if self.kind == "GIN":
-            sent: Tensor = self.mlp(x + (weight > 0).sum(-1, keepdim=True) * (weight @ x))
+            number = 1 / (weight**2).sum(-1, keepdim=True).clamp_min(1e-12)
+            sent: Tensor = self.mlp(x + number * (weight @ x))
             return sent
         x = self.linear(x)
         score = functional.leaky_relu(self.here(x) + self.there(x).transpose(1, 2), 0.2)
@@ -148,12 +149,10 @@ class CompositionNetwork(nn.Module):
 
     table: Tensor
 
-    def __init__(self, shape: Shape, features: Tensor | None = None) -> None:
-        """With the features (Z, D) of elements by atomic number, by default those that the shape names."""
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
-        if features is None:
-            features = torch.from_numpy(network_features(shape.element_features)).float()
+        features = torch.from_numpy(network_features(shape.element_features)).float()
         self.register_buffer("table", features)
         size = shape.hidden_dim
         self.enter = nn.Linear(features.shape[1], size) if features.shape[1] != size else nn.Identity()

@@ -28,6 +28,9 @@ AVERAGE = 0.99
 CALIBRATION = 0.1
 """Share of the compositions that sets the scale of the uncertainty: one standard deviation covers 68 % of them."""
 
+MOST = 200
+"""Compositions that are kept for it at most."""
+
 _DOUBT = 8.0
 
 _STEPS, _EPOCHS = 4000, (40, 300)
@@ -51,12 +54,12 @@ class Fit:
     """
 
     freeze: bool = False
-    members: int = 2
+    members: int = 3
     epochs: int | None = None
     batch_size: int = 64
     lr: float = 1e-3
     weight_decay: float = 0.01
-    dropout: float = 0.3
+    dropout: float = 0.1
     target_scale: Scaling = "standard"
     shape: Shape = field(default_factory=lambda: Shape("combined", "GIN", 3, 128))
     seed: int = 0
@@ -80,7 +83,7 @@ class Fit:
 
 
 class Property(nn.Module):
-    """A composition network, a perceptron (H - 128 - 128 - 1, as published), and another for the expected error.
+    """A composition network, a perceptron (H - 128 - 128 - 1), and another for the expected error.
 
     The second one learns without moving the network: a likelihood that did would spend it on the easy examples.
     """
@@ -92,8 +95,8 @@ class Property(nn.Module):
         size = network.shape.hidden_dim
         self.head, self.doubt = (
             nn.Sequential(
-                nn.Dropout(dropout), nn.Linear(size, 128), nn.LeakyReLU(), nn.Dropout(dropout), nn.Linear(128, 128),
-                nn.LeakyReLU(), nn.Linear(128, 1),
+                nn.Dropout(dropout), nn.Linear(size, 128), nn.SiLU(), nn.Dropout(dropout), nn.Linear(128, 128),
+                nn.SiLU(), nn.Linear(128, 1),
             )
             for _ in range(2)
         )  # fmt: skip
@@ -137,7 +140,7 @@ class PropertyModel:
     ) -> PropertyModel:
         """Train on compositions with a property (B,) each.
 
-        A tenth of the compositions, another for each member, is kept for calibration.
+        A tenth of the compositions, at most 200, others for each member, is kept for calibration.
 
         Args:
             compositions: B of them.
@@ -158,7 +161,7 @@ class PropertyModel:
         for member in range(options.members):
             rng = np.random.default_rng([options.seed, member])
             order = rng.permutation(len(scaled))
-            kept = max(1, round(CALIBRATION * len(scaled)))
+            kept = min(max(1, round(CALIBRATION * len(scaled))), MOST)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(int(rng.integers(2**31)))
                 start = CompositionNetwork(options.shape) if network is None else copy.deepcopy(network)
@@ -189,6 +192,8 @@ def _trained(
 ) -> Property:
     """The moving average of the weights at the end of training."""
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    doubts = set(model.doubt.parameters())
+    values = [parameter for parameter in learned if parameter not in doubts]
     optimizer = torch.optim.AdamW(learned, options.lr, weight_decay=options.weight_decay, fused=True)
     average = copy.deepcopy(model).eval()
     numbers, amounts = tensors_of(compositions, "cpu")
@@ -213,7 +218,8 @@ def _trained(
             loss = (error + error.detach() * torch.exp(-log_error) + log_error).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_norm_(learned, 2.0)
+            nn.utils.clip_grad_norm_(values, 2.0)
+            nn.utils.clip_grad_norm_(model.doubt.parameters(), 2.0)
             optimizer.step()
             step += 1
             with torch.no_grad():

@@ -171,6 +171,8 @@ def resolved(settings: Settings) -> Settings:
     for name in ("holdout", "ema", "p_e1", "p_e2"):
         if not 0 <= getattr(settings, name) < 1:
             raise InputError(f"{name} is {getattr(settings, name)}; give a number from 0 up to, but not, 1")
+    if settings.property is not None and not settings.embedder.startswith("MP"):
+        raise InputError(f"{settings.embedder} learns no property; leave --property out, or take MPBandG or MPFormE")
     shape_of(settings)
     return replace(settings, data=absolute(settings.data), device=device)
 

@@ -77,9 +77,9 @@ class Settings:
     """Learning rate, with a cosine down to a hundredth."""
     weight_decay: float = 0.01
     """Of AdamW."""
-    dropout: float = 0.3
+    dropout: float = 0.1
     """In the perceptron."""
-    members: int = 2
+    members: int = 3
     """Networks that are averaged."""
     trees: str = "extra_trees,boosting"
     """Baselines: extra_trees, random_forest, boosting, ridge, several with commas, or nothing."""
@@ -178,6 +178,7 @@ def judge(settings: Settings, freeze: bool, given: Collection[str] | None, scrip
         run = runs.create(
             s.dir, {"name": s.name, "seed": s.seed, TESTED.key: asdict(replace(s, resume=None)) | {"freeze": freeze}}
         )
+        run.save_state({}, {})
     log.info(f"run {run.id}: {label}, {len(question.table)} formulas, {len(question.folds)} folds")
     done = sum((run.path / f"fold_{fold}.npz").exists() for fold in range(len(question.folds)))
     each = s.members * options.passes(round(0.9 * len(question.folds[0][0])))

@@ -113,11 +113,13 @@ def tell(pairs: Pairs, log: logging.Logger) -> None:
 
 
 def fingerprint(pairs: Pairs) -> str:
-    """A hash of the compositions and graphs, so that a run goes on with the same."""
+    """A hash of everything that is learned from, so that a run goes on with the same."""
     import hashlib
 
     digest = hashlib.sha256()
-    for array in (pairs.compositions.numbers, pairs.compositions.fractions, pairs.index, pairs.graphs.distance):
+    compositions, graphs = pairs.compositions, pairs.graphs
+    arrays = [compositions.numbers, compositions.fractions, pairs.index, graphs.numbers, graphs.distance, graphs.count]
+    for array in (*arrays, *pairs.properties.values()):
         digest.update(array.round(4).tobytes())
     return digest.hexdigest()[:16]
 
