@@ -72,7 +72,7 @@ class JoinedBlock(nn.Module):
         weight = torch.cat([block.here.weight, block.there.weight, block.edge.weight], 1)
         joined = torch.cat([x[batch.centre], x[batch.other], e], -1)
         new = block.edge_out(nn.functional.linear(joined, weight, block.edge.bias))
-        summed = torch.zeros_like(x).index_add(0, batch.centre, new * batch.count[:, None])
+        summed = torch.zeros_like(x).index_add(0, batch.centre, new * batch.times[:, None])
         return x + block.node(torch.cat([x, summed], -1)), e + new
 
 

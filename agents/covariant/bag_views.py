@@ -227,6 +227,6 @@ def make_view(symbols: int, settings: CovariantSettings) -> CountsView | Composi
     from megen_gym.agents.polysrl.model import CompositionEncoder
 
     network = CompositionEncoder.load(s.composition_encoder, s.composition_dir).network
-    copied = CompositionNetwork(network.shape, network.table.float().cpu().clone())
+    copied = CompositionNetwork(network.shape)
     copied.load_state_dict(network.state_dict())
     return CompositionView(numbers, s.bag_scale, s.width, copied)

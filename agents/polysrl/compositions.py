@@ -37,7 +37,7 @@ class Compositions:
     @property
     def fractions(self) -> FloatArray:
         """(B, E) shares of the atoms: the same for BaTiO3 and Ba2Ti2O6."""
-        return self.amounts / self.amounts.sum(1, keepdims=True)
+        return np.asarray(self.amounts / self.amounts.sum(1, keepdims=True))
 
     @classmethod
     def parse(cls, formulas: Sequence[str]) -> Compositions:

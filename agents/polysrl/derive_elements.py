@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase.data import atomic_numbers
@@ -56,7 +57,7 @@ def _table(rows: dict[int, list[float]]) -> FloatArray:
 
 
 if __name__ == "__main__":
-    arrays = {name: table.astype(np.float32) for name, table in derive().items()}
+    arrays: dict[str, Any] = {name: table.astype(np.float32) for name, table in derive().items()}
     FILE.parent.mkdir(exist_ok=True)
     with atomic(FILE) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)

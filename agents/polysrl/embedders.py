@@ -26,7 +26,7 @@ class Batch(NamedTuple):
         numbers: (N, E) atomic numbers, 0 for padding.
         amounts: (N, E).
         graphs: Of the crystals; None for embedders that see none.
-        index: (S,) composition of each crystal.
+        owner: (S,) composition of each crystal.
         same: (N, S) pairs that belong together.
         target: (S,) standardised property; None for embedders that learn none.
     """
@@ -34,7 +34,7 @@ class Batch(NamedTuple):
     numbers: Tensor
     amounts: Tensor
     graphs: GraphBatch | None
-    index: Tensor
+    owner: Tensor
     same: Tensor
     target: Tensor | None
 
@@ -173,7 +173,7 @@ class Supervised(Embedder):
         """Absolute error, in standard deviations of the property."""
         assert batch.target is not None
         predicted = self.predictor(self.compose(batch).mean * math.sqrt(self.composition.shape.hidden_dim))[:, 0]
-        value = functional.l1_loss(predicted[batch.index], batch.target)
+        value = functional.l1_loss(predicted[batch.owner], batch.target)
         return value, {"mae": value.detach()}
 
 

@@ -199,7 +199,7 @@ def stacked(question: Question, network: Judgement, trees: Sequence[Judgement], 
     for fold, (train, test) in enumerate(question.folds):
         with np.load(folder / f"fold_{fold}.npz", allow_pickle=False) as kept:
             held, values, last = kept["held"], kept["kept"], kept["last"]
-        columns = [[] for _ in names]
+        columns: list[list[FloatArray]] = [[] for _ in names]
         for rows in np.split(held, last[:-1]):
             inner = [(np.delete(train, rows), train[rows])]
             for column, found in zip(columns, baselines(features, target, inner, names, seed).values(), strict=True):

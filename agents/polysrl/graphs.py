@@ -118,7 +118,7 @@ def graph_of(atoms: Atoms) -> Graphs:
         kind[centre[rows]],
         kind[other[rows]],
         distance[rows],
-        np.bincount(back.reshape(-1), count[mine]),
+        np.bincount(back.reshape(-1), count[mine]).astype(np.float64),
         np.array([len(first)]),
         np.array([len(rows)]),
     )

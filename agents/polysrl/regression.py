@@ -105,7 +105,8 @@ class Property(nn.Module):
     def embedded(self, numbers: Tensor, amounts: Tensor) -> Tensor:
         """(B, H) what the head sees; before it is normalised where the network learns too."""
         if self.freeze:
-            return self.network(numbers, amounts).mean * self.scale
+            mean: Tensor = self.network(numbers, amounts).mean
+            return mean * self.scale
         return self.network.summary(numbers, amounts)
 
     def forward(self, embedded: Tensor) -> tuple[Tensor, Tensor]:
@@ -204,7 +205,7 @@ def _trained(
     total, step = epochs * (len(target) // size), 0
     for _ in range(epochs):
         model.train()
-        for rows in torch.randperm(len(target)).split(size)[: len(target) // size]:
+        for rows in torch.split(torch.randperm(len(target)), size)[: len(target) // size]:
             for group in optimizer.param_groups:
                 decay = 0.505 + 0.495 * math.cos(math.pi * step / total)
                 group["lr"] = options.lr * min(1.0, (step + 1) / WARM_UP) * decay
@@ -231,7 +232,7 @@ def _trained(
 
 @torch.no_grad()
 def _embedded(model: Property, compositions: Compositions) -> Tensor:
-    rows = torch.arange(len(compositions)).split(ROWS)
+    rows = torch.split(torch.arange(len(compositions)), ROWS)
     return torch.cat([model.embedded(*tensors_of(compositions[part.numpy()], "cpu")) for part in rows])
 
 

@@ -25,7 +25,7 @@ class GraphBatch(NamedTuple):
     centre: Tensor
     other: Tensor
     distance: Tensor
-    count: Tensor
+    times: Tensor
     size: int
 
     @classmethod
@@ -65,7 +65,7 @@ class Block(nn.Module):
         """Nodes (V, H) and edges (W, H)."""
         mixed = self.edge(e) + self.here(x)[batch.centre] + self.there(x)[batch.other]
         new: Tensor = self.edge_out(mixed)
-        summed = torch.zeros_like(x).index_add(0, batch.centre, new * batch.count[:, None])
+        summed = torch.zeros_like(x).index_add(0, batch.centre, new * batch.times[:, None])
         return x + self.node(torch.cat([x, summed], -1)), e + new
 
 
@@ -102,7 +102,8 @@ class StructureNetwork(nn.Module):
         if self.element_features is None:
             x = self.node_encoder(self.node_embedding)[None].expand(len(batch.numbers), -1)
         else:
-            x = self.node_encoder(self.enter(self.table[batch.numbers]))
+            table: Tensor = self.table  # type: ignore[assignment]
+            x = self.node_encoder(self.enter(table[batch.numbers]))
         step = RADIUS / (GAUSSIANS - 1)
         e = self.edge_encoder(torch.exp(-(((batch.distance[:, None] - self.centres.to(x.dtype)) / step) ** 2)))
         for block in self.blocks:

@@ -95,8 +95,9 @@ def report(settings: Settings) -> runs.Run:
         name: [ranks(score[rows], counts[rows], [kinds[row] for row in rows]) for rows in held]
         for name, score in scores.items()
     }
+    many = (counts > 1).astype(np.float64)
     areas = {
-        name: np.mean([auroc(score[rows], counts[rows] > 1, [kinds[row] for row in rows]) for rows in held])
+        name: np.mean([auroc(score[rows], many[rows], [kinds[row] for row in rows]) for rows in held])
         for name, score in scores.items()
     }
     for name, each in found.items():
@@ -144,7 +145,7 @@ def judged(
         scores = {"embedding": sigma(encoder, pairs.compositions), "spread": encoder.spread(pairs.compositions)}
         residual, std = encoder.structures.residuals(pairs)
         return scores, [np.arange(size)], residual.ravel(), std.ravel()
-    parts = np.array_split(np.random.default_rng([s.seed, 11]).permutation(size), s.folds)
+    parts: list[IntArray] = list(np.array_split(np.random.default_rng([s.seed, 11]).permutation(size), s.folds))
     names = ["spread", "forest"] + (["embedding"] if s.embedding else [])
     found: dict[str, FloatArray] = {name: np.zeros(size) for name in names}
     errors, stds = [], []
