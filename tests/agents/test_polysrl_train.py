@@ -395,11 +395,11 @@ def test_pairs_that_belong_together_are_those_of_one_composition(pairs: Pairs) -
     expected = pairs.index[rows][:, None] == pairs.index[rows]
     ours = ready(pairs).batch(rows)
     assert len(ours.numbers) == len(set(pairs.index[rows].tolist())) == len(ours.same)
-    assert (ours.same[ours.index].numpy() == expected).all()
+    assert (ours.same[ours.owner].numpy() == expected).all()
     published = ready(pairs, preset="published").batch(rows)
     assert len(published.numbers) == 9
     assert (published.same.numpy() == expected).all()
-    assert published.index.tolist() == list(range(9))
+    assert published.owner.tolist() == list(range(9))
     for preset in ("ours", "published"):
         own = ready(pairs, preset=preset, positives="identity").batch(rows)
         assert len(own.numbers) == 9
