@@ -15,10 +15,11 @@ from megen_gym import runs
 from megen_gym.agents.cryingan.critics import AtomSetCritic, PeriodicView, PublishedView, View
 from megen_gym.agents.cryingan.generator import CHUNK, Fourier, SiteGenerator
 from megen_gym.agents.cryingan.published import PublishedCritic, PublishedGenerator
-from megen_gym.agents.cryingan.settings import Settings, from_json, resolved
+from megen_gym.agents.cryingan.settings import Settings, resolved
 from megen_gym.agents.cryingan.sites import Sites
 from megen_gym.agents.cryingan.system import System
 from megen_gym.agents.nn.finding import Kind
+from megen_gym.agents.nn.resuming import settings_of
 from megen_gym.structure import FloatArray, StructureBatch
 
 KIND = Kind("cryingan", "CryinGAN run", "agents/cryingan/train.py")
@@ -176,7 +177,7 @@ def load_gan(where: str | Path, root: str | Path = "runs") -> tuple[GAN, Path]:
         InputError: if there is no such run, or it holds no CryinGAN.
     """
     run = KIND.find(where, root)
-    settings = resolved(from_json(run.settings[KIND.key]))
+    settings = resolved(settings_of(Settings, run.settings[KIND.key]))
     tensors, meta = run.load_state()
     best = run.path / runs.WEIGHTS
     return GAN.restore(settings, run.load_weights() if best.exists() else tensors, meta["gan"]), run.path

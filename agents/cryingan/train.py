@@ -19,8 +19,8 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
 from megen_gym import runs
-from megen_gym.agents.cryingan.settings import RESUMABLE, Settings, from_json, resolved
-from megen_gym.agents.nn.resuming import continued, given_on_command_line, where
+from megen_gym.agents.cryingan.settings import RESUMABLE, Settings, resolved
+from megen_gym.agents.nn.resuming import given_on_command_line, reopened, where
 from megen_gym.errors import user_errors
 
 SAMPLE_SEED = 777
@@ -174,12 +174,11 @@ def reopen(wanted: Settings, given: Collection[str] | None) -> tuple[runs.Run, S
     from megen_gym.agents.cryingan.networks import KIND
 
     assert wanted.resume is not None
-    run = KIND.find(wanted.resume, wanted.dir)
-    settings, free = from_json(run.settings[KIND.key]), (*RESUMABLE, "load_checkpoint")
-    settings = continued(run.id, settings, wanted, resolved(Settings(preset=wanted.preset)), given, free)
+    free, defaults = (*RESUMABLE, "load_checkpoint"), resolved(Settings(preset=wanted.preset))
+    run, settings = reopened(KIND, wanted, defaults, given, free)
     if run.resumable:
         settings = replace(settings, load_generator=None, load_coord_disc=None, load_dist_disc=None)
-    return run, replace(settings, resume=run.id, dir=run.path.parent)
+    return run, settings
 
 
 def main() -> None:

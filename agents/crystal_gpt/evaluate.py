@@ -163,10 +163,11 @@ def trained_split(settings: Settings, run: Run, log: logging.Logger) -> Split:
     Raises:
         InputError: where the training data is gone or has changed.
     """
-    from megen_gym.agents.crystal_gpt.settings import from_json
+    from megen_gym.agents.crystal_gpt.settings import Settings as Training
     from megen_gym.agents.crystal_gpt.train import fingerprint, prepare
+    from megen_gym.agents.nn.resuming import settings_of
 
-    kept = from_json(run.settings["crystal_gpt"])
+    kept = settings_of(Training, run.settings["crystal_gpt"])
     _, split, _ = prepare(replace(kept, progress=settings.progress), log)
     seen = fingerprint(split.train.crystals)
     if run.load_state()[1].get("fingerprint", seen) != seen:
@@ -180,9 +181,10 @@ def trained_split(settings: Settings, run: Run, log: logging.Logger) -> Split:
 def unseen(settings: Settings, run: Run) -> Dataset:
     """The crystals of the file that the user gives."""
     from megen_gym.agents.crystal_gpt.data import load
-    from megen_gym.agents.crystal_gpt.settings import from_json
+    from megen_gym.agents.crystal_gpt.settings import Settings as Training
+    from megen_gym.agents.nn.resuming import settings_of
 
-    kept = from_json(run.settings["crystal_gpt"])
+    kept = settings_of(Training, run.settings["crystal_gpt"])
     data = load(settings.data, kept.symprec, cache=kept.cache, progress=settings.progress)
     if kept.max_sites is not None:
         data = data[(data.crystals.n_sites <= kept.max_sites).nonzero()[0]]

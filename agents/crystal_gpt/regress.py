@@ -18,8 +18,8 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
 from megen_gym import runs
-from megen_gym.agents.crystal_gpt.regress_settings import RESUMABLE, Settings, checked, from_json, shape_of
-from megen_gym.agents.nn.resuming import continued, given_on_command_line, where
+from megen_gym.agents.crystal_gpt.regress_settings import RESUMABLE, Settings, checked, shape_of
+from megen_gym.agents.nn.resuming import given_on_command_line, reopened, where
 from megen_gym.errors import InputError, nearest, user_errors
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def regress(settings: Settings, given: Collection[str] | None = None) -> runs.Ru
     tensors: dict[str, torch.Tensor] = {}
     meta: dict[str, Any] = {}
     if settings.resume is not None:
-        run, settings = reopen(settings, given)
+        run, settings = reopened(KIND, settings, Settings(), given, RESUMABLE)
         tensors, meta = run.load_state()
     torch.set_num_threads(settings.threads)
     device = device_of(settings.device)
@@ -180,20 +180,6 @@ def fingerprint(data: Dataset) -> str:
 
     values: FloatArray = data.properties
     return hashlib.sha256(of_crystals(data.crystals).encode() + values.tobytes()).hexdigest()[:16]
-
-
-def reopen(wanted: Settings, given: Collection[str] | None) -> tuple[runs.Run, Settings]:
-    """The run to resume and its settings, with what the user may change taken from `wanted`.
-
-    Raises:
-        InputError: if there is no such run, or for a setting that cannot change any more.
-    """
-    from megen_gym.agents.crystal_gpt.regression import KIND
-
-    assert wanted.resume is not None
-    run = KIND.find(wanted.resume, wanted.dir)
-    settings = continued(run.id, from_json(run.settings[KIND.key]), wanted, Settings(), given, RESUMABLE)
-    return run, replace(settings, resume=run.id, dir=run.path.parent)
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -140,10 +140,3 @@ def shape_of(settings: Settings, n_max: int) -> Shape:
     given: dict[str, Any] = {to: getattr(settings, name) for name, to in _TRUNK.items()}
     given = {name: value for name, value in given.items() if value is not None}
     return replace(Shape(order="last", n_max=n_max, dropout=settings.dropout_rate), **given)
-
-
-def from_json(data: dict[str, Any]) -> Settings:
-    """The settings of a run's config."""
-    names = {entry.name for entry in fields(Settings)}
-    known: dict[str, Any] = {name: value for name, value in data.items() if name in names}
-    return Settings(**known | {"dir": Path(data["dir"])})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -163,10 +163,3 @@ def condition_names(text: str) -> list[str]:
     ['heat_all', 'n_atoms']
     """
     return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def from_json(data: dict[str, Any]) -> Settings:
-    """The settings of a run's config."""
-    names = {entry.name for entry in fields(Settings)}
-    known: dict[str, Any] = {name: value for name, value in data.items() if name in names}
-    return Settings(**known | {"dir": Path(data["dir"])})

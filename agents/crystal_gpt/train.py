@@ -10,7 +10,7 @@ import hashlib
 import logging
 import sys
 from collections.abc import Collection
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +18,9 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
 from megen_gym import runs
-from megen_gym.agents.crystal_gpt.settings import RESUMABLE, Settings, condition_names, from_json, resolved
+from megen_gym.agents.crystal_gpt.settings import RESUMABLE, Settings, condition_names, resolved
 from megen_gym.agents.nn.finding import Kind
-from megen_gym.agents.nn.resuming import continued, given_on_command_line, where
+from megen_gym.agents.nn.resuming import given_on_command_line, reopened, where
 from megen_gym.errors import InputError, user_errors
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     asked, settings = settings, resolved(settings)
     run: runs.Run | None = None
     if settings.resume is not None:
-        run, settings = reopen(settings, given)
+        run, settings = reopened(KIND, settings, resolved(Settings(preset=settings.preset)), given, RESUMABLE)
     torch.set_num_threads(settings.threads)
     device = device_of(settings.device)
     data, split, n_max = prepare(settings, log)
@@ -183,19 +183,6 @@ def finish(run: runs.Run, settings: Settings, held_out: int, log: logging.Logger
         )
     command = f"python agents/crystal_gpt/sample.py{where(settings.dir)} --run {run.id} --n 1000"
     log.info(f"everything is in {run.path}; next: {command}")
-
-
-def reopen(wanted: Settings, given: Collection[str] | None) -> tuple[runs.Run, Settings]:
-    """The run to resume and its settings, with what the user may change taken from `wanted`.
-
-    Raises:
-        InputError: if there is no such run, or for a setting that cannot change any more.
-    """
-    assert wanted.resume is not None
-    run = KIND.find(wanted.resume, wanted.dir)
-    kept = from_json(run.settings[KIND.key])
-    settings = continued(run.id, kept, wanted, resolved(Settings(preset=wanted.preset)), given, RESUMABLE)
-    return run, replace(settings, resume=run.id, dir=run.path.parent)
 
 
 def main() -> None:

@@ -18,9 +18,9 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
 from megen_gym import runs
-from megen_gym.agents.crystal_gpt.tune_settings import RESUMABLE, Settings, from_json, resolved
+from megen_gym.agents.crystal_gpt.tune_settings import RESUMABLE, Settings, resolved
 from megen_gym.agents.nn.finding import Kind
-from megen_gym.agents.nn.resuming import continued, given_on_command_line, where
+from megen_gym.agents.nn.resuming import given_on_command_line, reopened, settings_of, where
 from megen_gym.errors import InputError, user_errors
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def tune(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     settings = resolved(settings)
     run: runs.Run | None = None
     if settings.resume is not None:
-        run, settings = reopen(settings, given)
+        run, settings = reopened(KIND, settings, Settings(), given, RESUMABLE)
     torch.set_num_threads(settings.threads)
     device = device_of(settings.device)
     tensors: dict[str, torch.Tensor] = {}
@@ -198,14 +198,14 @@ def held_out(
         InputError: for a file of the user's that cannot be read.
     """
     from megen_gym.agents.crystal_gpt.data import load
-    from megen_gym.agents.crystal_gpt.settings import from_json as of_training
+    from megen_gym.agents.crystal_gpt.settings import Settings as Training
     from megen_gym.agents.crystal_gpt.train import fingerprint, prepare
 
     n_max = model.network.shape.n_max
     if settings.data is not None:
         crystals = load(settings.data, pretraining["symprec"], pretraining["cache"], settings.progress).crystals
     else:
-        trained = replace(of_training(pretraining), progress=settings.progress)
+        trained = replace(settings_of(Training, pretraining), progress=settings.progress)
         try:
             split = prepare(trained, logging.Logger("silent"))[1]
         except (InputError, OSError) as error:
@@ -220,18 +220,6 @@ def held_out(
         log.info("no crystal was held out in training, so none judges the likelihood; give a file with --data")
         return None
     return crystals.padded(n_max)
-
-
-def reopen(wanted: Settings, given: Collection[str] | None) -> tuple[runs.Run, Settings]:
-    """The run to resume and its settings, with what the user may change taken from `wanted`.
-
-    Raises:
-        InputError: if there is no such run, or for a setting that cannot change any more.
-    """
-    assert wanted.resume is not None
-    run = KIND.find(wanted.resume, wanted.dir)
-    settings = continued(run.id, from_json(run.settings[KIND.key]), wanted, Settings(), given, RESUMABLE)
-    return run, replace(settings, resume=run.id, dir=run.path.parent)
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -159,10 +159,3 @@ def _check_method(settings: Settings) -> None:
         raise InputError("beta is 0, which leaves nothing to adapt or to prefer by; give a number above 0")
     if settings.target_kl is not None and settings.method == "dpo":
         raise InputError("target_kl was given with method dpo, whose beta is fixed; leave it out")
-
-
-def from_json(data: dict[str, Any]) -> Settings:
-    """The settings of a run's config."""
-    names = {entry.name for entry in fields(Settings)}
-    known: dict[str, Any] = {name: value for name, value in data.items() if name in names}
-    return Settings(**known | {"dir": Path(data["dir"])})

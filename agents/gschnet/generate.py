@@ -304,12 +304,13 @@ def seen(structures: Sequence[Atoms], run: Run) -> list[Atoms] | None:
     """Training molecules of the same formulas; None where they cannot be read any more."""
     from megen_gym.agents.gschnet.data import assemble
     from megen_gym.agents.gschnet.model import KIND
-    from megen_gym.agents.gschnet.settings import from_json
+    from megen_gym.agents.gschnet.settings import Settings as Training
+    from megen_gym.agents.nn.resuming import settings_of
 
     level = LOG.level
     try:
         LOG.setLevel("ERROR")  # what reading had to say was said in training
-        data = assemble(replace(from_json(run.settings[KIND.key]), cache_path=None, progress=False), run)
+        data = assemble(replace(settings_of(Training, run.settings[KIND.key]), cache_path=None, progress=False), run)
     except InputError as error:
         LOG.setLevel(level)
         LOG.info(f"novelty is left out: {error}")

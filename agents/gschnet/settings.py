@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -264,10 +264,3 @@ def condition_names(text: str) -> list[str]:
     ['gap', 'composition']
     """
     return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def from_json(data: dict[str, Any]) -> Settings:
-    """The settings of a run's config."""
-    names = {entry.name for entry in fields(Settings)}
-    known: dict[str, Any] = {name: value for name, value in data.items() if name in names}
-    return Settings(**(known | {"dir": Path(known.get("dir", "runs"))}))

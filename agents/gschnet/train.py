@@ -17,8 +17,8 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
 from megen_gym import runs
-from megen_gym.agents.gschnet.settings import RESUMABLE, Settings, from_json, resolved
-from megen_gym.agents.nn.resuming import continued, given_on_command_line, where
+from megen_gym.agents.gschnet.settings import RESUMABLE, Settings, resolved
+from megen_gym.agents.nn.resuming import given_on_command_line, reopened, where
 from megen_gym.errors import InputError, user_errors
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
 
     from megen_gym.agents.gschnet.data import assemble
     from megen_gym.agents.gschnet.logs import plot_training
-    from megen_gym.agents.gschnet.model import KIND, Model, load_model
+    from megen_gym.agents.gschnet.model import KIND, TRAINING, Model, load_model
     from megen_gym.agents.gschnet.properties import RelativeEnergy
     from megen_gym.agents.gschnet.training import Trainer
     from megen_gym.agents.nn.devices import device_of, keep_memory
@@ -61,7 +61,8 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     if settings.id is not None and settings.resume is None and (settings.dir / settings.id / runs.CONFIG).is_file():
         settings = replace(settings, resume=settings.id)
     if settings.resume is not None:
-        run, settings = reopen(settings, given)
+        given = None if given is None else {"datapath" if name == "data" else name for name in given}
+        run, settings = reopened(TRAINING, settings, resolved(Settings(preset=settings.preset)), given, RESUMABLE)
     keep_memory()
     torch.set_num_threads(settings.threads)
     device = device_of("cuda" if settings.accelerator == "gpu" else settings.accelerator)
@@ -155,22 +156,6 @@ def finish(run: runs.Run, settings: Settings, log: logging.Logger) -> None:
         )
     command = f"python agents/gschnet/generate.py{where(settings.dir)} --run {run.id} --n_molecules 100"
     log.info(f"everything is in {run.path}; next: {command}")
-
-
-def reopen(wanted: Settings, given: Collection[str] | None) -> tuple[runs.Run, Settings]:
-    """The run to resume and its settings, with what the user may change taken from `wanted`.
-
-    Raises:
-        InputError: if there is no such run, or for a setting that cannot change any more.
-    """
-    from megen_gym.agents.gschnet.model import TRAINING
-
-    assert wanted.resume is not None
-    run = TRAINING.find(wanted.resume, wanted.dir)
-    kept = from_json(run.settings[TRAINING.key])
-    given = None if given is None else {"datapath" if name == "data" else name for name in given}
-    settings = continued(run.id, kept, wanted, resolved(Settings(preset=wanted.preset)), given, RESUMABLE)
-    return run, replace(settings, resume=run.id, dir=run.path.parent)
 
 
 def main() -> None:

@@ -17,9 +17,9 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
 from megen_gym import runs
-from megen_gym.agents.gschnet.tune_settings import RESUMABLE, Settings, from_json, resolved
+from megen_gym.agents.gschnet.tune_settings import RESUMABLE, Settings, resolved
 from megen_gym.agents.nn.finding import Kind
-from megen_gym.agents.nn.resuming import continued, given_on_command_line, where
+from megen_gym.agents.nn.resuming import given_on_command_line, reopened, where
 from megen_gym.errors import InputError, user_errors
 
 if TYPE_CHECKING:
@@ -58,11 +58,7 @@ def tune(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     settings = resolved(settings)
     run: runs.Run | None = None
     if settings.resume is not None:
-        run = TUNED.find(settings.resume, settings.dir)
-        kept = from_json(run.settings[TUNED.key])
-        settings = replace(
-            continued(run.id, kept, settings, Settings(), given, RESUMABLE), resume=run.id, dir=run.path.parent
-        )
+        run, settings = reopened(TUNED, settings, Settings(), given, RESUMABLE)
     keep_memory()
     torch.set_num_threads(settings.threads)
     device = device_of("cuda" if settings.accelerator == "gpu" else settings.accelerator)

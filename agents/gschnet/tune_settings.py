@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +94,3 @@ def resolved(settings: Settings) -> Settings:
     if not 0 <= settings.beta < float("inf"):
         raise InputError(f"beta is {settings.beta}; give 0 or more")
     return settings
-
-
-def from_json(data: dict[str, Any]) -> Settings:
-    """The settings of a run's config."""
-    names = {entry.name for entry in fields(Settings)}
-    known: dict[str, Any] = {name: value for name, value in data.items() if name in names}
-    return Settings(**(known | {"dir": Path(known.get("dir", "runs"))}))

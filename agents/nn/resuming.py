@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
-from dataclasses import asdict, replace
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from megen_gym.agents.nn.finding import Kind
 from megen_gym.errors import InputError
+from megen_gym.runs import Run
 
 S = TypeVar("S")
 
@@ -17,6 +19,31 @@ def given_on_command_line() -> set[str] | None:
     """Names of the options that the command line sets; None where a file sets them."""
     given = {word.removeprefix("--").partition("=")[0] for word in sys.argv[1:] if word.startswith("--")}
     return None if "config" in given else given
+
+
+def settings_of(kind: type[S], data: Mapping[str, Any]) -> S:
+    """The settings of a run's config; names that are not known any more are left out."""
+    names = {entry.name for entry in fields(kind)}  # type: ignore[arg-type]
+    known = {name: value for name, value in data.items() if name in names}
+    return kind(**known | {"dir": Path(known.get("dir", "runs"))})
+
+
+def reopened(kind: Kind, wanted: S, defaults: S, given: Collection[str] | None, free: Collection[str]) -> tuple[Run, S]:
+    """The run that `wanted.resume` names and its settings, with what the user may change taken from `wanted`.
+
+    Args:
+        kind: Of the run.
+        wanted: Settings that the user gives now.
+        defaults: What a setting is that nobody set.
+        given: See :func:`continued`.
+        free: Names that may change.
+
+    Raises:
+        InputError: if there is no such run, or for a setting that cannot change any more.
+    """
+    run = kind.find(wanted.resume, wanted.dir)  # type: ignore[attr-defined]
+    settings = continued(run.id, settings_of(type(wanted), run.settings[kind.key]), wanted, defaults, given, free)
+    return run, replace(settings, resume=run.id, dir=run.path.parent)  # type: ignore[type-var]
 
 
 def continued(run_id: str, kept: S, wanted: S, defaults: S, given: Collection[str] | None, free: Collection[str]) -> S:

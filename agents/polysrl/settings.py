@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -182,10 +182,3 @@ def shape_of(settings: Settings) -> Shape:
     s = settings
     weighting: Literal["fractions", "counts"] = "counts" if s.preset == "published" else "fractions"
     return Shape(s.element_features, s.sto_gnns, s.sto_layers, s.hidden_dim, weighting)
-
-
-def from_json(data: dict[str, Any]) -> Settings:
-    """The settings of a run's config."""
-    names = {entry.name for entry in fields(Settings)}
-    known: dict[str, Any] = {name: value for name, value in data.items() if name in names}
-    return Settings(**known | {"dir": Path(data["dir"])})

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from megen_gym import runs
 from megen_gym.agents.nn.finding import Kind
-from megen_gym.agents.nn.resuming import absolute, continued, where
+from megen_gym.agents.nn.resuming import absolute, reopened, where
 from megen_gym.agents.polysrl.folds import Kind as Folding
 from megen_gym.agents.polysrl.folds import Scaler, Scaling
 from megen_gym.agents.polysrl.network import GRAPHS, Shape
@@ -152,14 +152,9 @@ def judge(settings: Settings, freeze: bool, given: Collection[str] | None, scrip
     log = logging.getLogger("megen_gym")
     s, run = resolved(settings, freeze), None
     if s.resume is not None:
-        run = TESTED.find(s.resume, s.dir)
-        kept = run.settings[TESTED.key]
-        if kept["freeze"] != freeze:
+        run, s = reopened(TESTED, s, resolved(Settings(), freeze), given, RESUMABLE)
+        if run.settings[TESTED.key]["freeze"] != freeze:
             raise InputError(f"run {run.id} was made by the other script; go on with that one")
-        names = {entry.name for entry in fields(Settings)}
-        known: dict[str, Any] = {name: value for name, value in kept.items() if name in names}
-        before = Settings(**known | {"dir": Path(kept["dir"])})
-        s = replace(continued(run.id, before, s, resolved(Settings(), freeze), given, RESUMABLE), dir=run.path.parent)
     keep_memory()
     torch.set_num_threads(s.threads)
     assert s.batch_size is not None

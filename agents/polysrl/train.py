@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Collection
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,8 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
 from megen_gym import runs
-from megen_gym.agents.nn.resuming import continued, given_on_command_line, where
-from megen_gym.agents.polysrl.settings import RESUMABLE, Settings, from_json, resolved
+from megen_gym.agents.nn.resuming import given_on_command_line, reopened, where
+from megen_gym.agents.polysrl.settings import RESUMABLE, Settings, resolved
 from megen_gym.errors import InputError, user_errors
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     settings = resolved(settings)
     run: runs.Run | None = None
     if settings.resume is not None:
-        run, settings = reopen(settings, given)
+        run, settings = reopened(KIND, settings, resolved(Settings(preset=settings.preset)), given, RESUMABLE)
     keep_memory()
     torch.set_num_threads(settings.threads)
     device = device_of(settings.device)
@@ -122,21 +122,6 @@ def fingerprint(pairs: Pairs) -> str:
     for array in (*arrays, *pairs.properties.values()):
         digest.update(array.round(4).tobytes())
     return digest.hexdigest()[:16]
-
-
-def reopen(wanted: Settings, given: Collection[str] | None) -> tuple[runs.Run, Settings]:
-    """The run to resume and its settings, with what the user may change taken from `wanted`.
-
-    Raises:
-        InputError: if there is no such run, or for a setting that cannot change any more.
-    """
-    from megen_gym.agents.polysrl.model import KIND
-
-    assert wanted.resume is not None
-    run = KIND.find(wanted.resume, wanted.dir)
-    kept = from_json(run.settings[KIND.key])
-    settings = continued(run.id, kept, wanted, resolved(Settings(preset=wanted.preset)), given, RESUMABLE)
-    return run, replace(settings, resume=run.id, dir=run.path.parent)
 
 
 def main() -> None:

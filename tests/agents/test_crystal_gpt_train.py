@@ -28,9 +28,10 @@ from megen_gym.agents.crystal_gpt.model import load_model
 from megen_gym.agents.crystal_gpt.outputs import write_samples
 from megen_gym.agents.crystal_gpt.sample import Settings as SampleSettings
 from megen_gym.agents.crystal_gpt.sample import sample
-from megen_gym.agents.crystal_gpt.settings import Settings, from_json, resolved
+from megen_gym.agents.crystal_gpt.settings import Settings, resolved
 from megen_gym.agents.crystal_gpt.train import train
 from megen_gym.agents.crystal_gpt.training import Trainer
+from megen_gym.agents.nn.resuming import settings_of
 from megen_gym.crystals import CrystalBatch
 from megen_gym.io import read_structures
 
@@ -94,7 +95,7 @@ def test_the_run_folder_is_complete_and_the_likelihood_grows(whole: runs.Run) ->
     assert run.id == whole.id
     assert set(model.groups) == {225, 216, 221, 194}
     assert model.spread["gap"][0] > 0
-    kept = from_json(whole.settings["crystal_gpt"])
+    kept = settings_of(Settings, whole.settings["crystal_gpt"])
     judged = load(kept.data, cache=False)
     parts = model.log_prob(judged.crystals, None, 1e-3)
     assert torch.isfinite(parts.total).all()

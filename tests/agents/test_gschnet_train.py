@@ -22,9 +22,10 @@ from megen_gym import cli, runs
 from megen_gym.agents.gschnet import logs
 from megen_gym.agents.gschnet.model import load_model
 from megen_gym.agents.gschnet.properties import RelativeEnergy
-from megen_gym.agents.gschnet.settings import Settings, from_json
+from megen_gym.agents.gschnet.settings import Settings
 from megen_gym.agents.gschnet.train import train
 from megen_gym.agents.gschnet.training import Plateau
+from megen_gym.agents.nn.resuming import settings_of
 
 ROOT = Path(__file__).resolve().parents[2]
 Capture = pytest.CaptureFixture[str]
@@ -113,7 +114,7 @@ def test_the_run_folder_is_complete_and_the_loss_falls(whole: runs.Run) -> None:
     ]  # fmt: skip
     assert metrics["val"].min() < metrics["val"][0] - 0.5
     np.testing.assert_allclose(metrics["val"], metrics["val_type"] + metrics["val_dist"], rtol=1e-6)
-    kept = from_json(whole.settings["gschnet"])
+    kept = settings_of(Settings, whole.settings["gschnet"])
     assert (kept.features, kept.conditions) == (8, "gap,composition,relative_atomic_energy")
     with np.load(whole.path / "split.npz") as file:
         parts = [file[f"{name}_idx"] for name in ("train", "val", "test")]
@@ -225,7 +226,8 @@ def test_training_starts_from_another_run(
         atoms.info = {"gap": 30.0 + index, "energy": -3.0 * sum(atoms.numbers)}
     write(tmp_path / "more.extxyz", more, format="extxyz")
     options: dict[str, Any] = {"data": str(tmp_path / "more.extxyz"), "property_units": UNITS, "load": str(whole.path)}
-    options |= {"conditions": from_json(whole.settings["gschnet"]).conditions, "covalent_radius_factor": 1.2}
+    conditions = settings_of(Settings, whole.settings["gschnet"]).conditions
+    options |= {"conditions": conditions, "covalent_radius_factor": 1.2}
     calm = {"lr": 1e-12, "ema": 0.0, "max_epochs": 1}
     run = train(small(tmp_path / "runs", **options, **calm))
     (old, _), (new, _) = load_model(whole.path), load_model(run.path)

@@ -21,13 +21,14 @@ from ase.io import write
 from scipy.stats import spearmanr
 
 from megen_gym import cli, runs
+from megen_gym.agents.nn.resuming import settings_of
 from megen_gym.agents.polysrl import data as reading
 from megen_gym.agents.polysrl import logs, losses, polymorphs, spread, training
 from megen_gym.agents.polysrl.compositions import Compositions
 from megen_gym.agents.polysrl.data import Pairs, load_pairs
 from megen_gym.agents.polysrl.embedders import EMBEDDERS, GraphCL
 from megen_gym.agents.polysrl.graphs import Graphs, graphs_of
-from megen_gym.agents.polysrl.settings import Settings, from_json, resolved
+from megen_gym.agents.polysrl.settings import Settings, resolved
 from megen_gym.agents.polysrl.spread import Spread, description
 from megen_gym.agents.polysrl.train import train
 from megen_gym.agents.polysrl.training import Trainer, build, embed, embed_graphs, judge, target_of
@@ -454,7 +455,7 @@ def test_the_run_folder_is_complete_and_the_loss_falls(whole: runs.Run, data: Pa
     assert np.isfinite(metrics["miss"]).sum() == 5
     assert metrics["loss"][-1] < 0.8 * metrics["loss"][0]
     assert metrics["right_pos"][-1] > metrics["right_pos"][0]
-    kept = from_json(whole.settings["polysrl"])
+    kept = settings_of(Settings, whole.settings["polysrl"])
     assert (kept.hidden_dim, kept.ema, kept.no_node_feature) == (12, 0.99, False)
     assert kept.data == str(data.resolve())
     assert "best epoch" in logs.summary(whole)
@@ -646,7 +647,7 @@ def test_the_presets_are_as_documented() -> None:
     assert published.no_node_feature is True
     assert resolved(Settings(preset="published", lr=1e-3, no_node_feature=False)).lr == 1e-3
     assert resolved(Settings(device="1")).device == "cuda:1"
-    assert from_json(json.loads(json.dumps(dict(vars(ours), dir=str(ours.dir))))) == ours
+    assert settings_of(Settings, json.loads(json.dumps(dict(vars(ours), dir=str(ours.dir))))) == ours
 
 
 # --- the spread
