@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
+from tqdm import tqdm
 
 from megen_gym.agents.nn.caching import folder
 from megen_gym.agents.polysrl.compositions import Compositions
 from megen_gym.agents.polysrl.elements import check_elements
-from megen_gym.agents.polysrl.graphs import Graphs, graphs_of
+from megen_gym.agents.polysrl.graphs import Graphs, graph_of
 from megen_gym.errors import InputError
 from megen_gym.structure import FloatArray, IntArray
 
@@ -134,12 +135,21 @@ def _read(path: str | Path | None, element_features: str, progress: bool) -> Pai
         kept.append(row)
     if not kept:
         raise InputError(sentences[0])
-    rows = np.array(kept)
-    every = _compositions([atoms[row] for row in kept])
+    graphs, whole = [], []
+    for row in tqdm(kept, "graphs", unit="crystal", disable=not progress or len(kept) < 1000):
+        try:
+            graphs.append(graph_of(atoms[row]))
+        except InputError as error:
+            sentences.append(f"structure {row}: {error}")
+            continue
+        whole.append(row)
+    if not whole:
+        raise InputError(sentences[-1])
+    rows = np.array(whole)
+    every = _compositions([atoms[row] for row in whole])
     first, index = every.unique()
-    graphs = graphs_of([atoms[row] for row in kept], progress and len(kept) > 1000)
     values = {name: np.asarray(value)[rows] for name, value in properties.items()}
-    return Pairs(every[first], graphs, index, values, tuple(sentences))
+    return Pairs(every[first], Graphs.join(graphs), index, values, tuple(sentences))
 
 
 def _compositions(atoms: Sequence[Atoms]) -> Compositions:

@@ -186,7 +186,7 @@ class BandGap(Supervised):
 class FormationEnergy(Supervised):
     """Pretraining on energies of formation (published: on total energies per atom, under this name)."""
 
-    learns = ("formation_energy_per_atom", "e_form", "heat_all", "energy_per_atom", "energy")
+    learns = ("formation_energy_per_atom", "e_form", "heat_all", "energy_per_atom")
 
 
 EMBEDDERS: dict[str, type[Embedder]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import itertools
 import time
@@ -86,7 +87,7 @@ class Question:
             target, formula: Names of columns, where they are not clear.
             fold_file: Table with a column ``fold`` of official test folds.
             kind: See :func:`.folds.folds_of`.
-            duplicates: What becomes of several rows of one composition.
+            duplicates: What becomes of several rows of one composition; Matbench's folds keep them.
             element_features: Tables that have to know the elements; rows of others are left out.
 
         Raises:
@@ -94,7 +95,7 @@ class Question:
         """
         if data is None:
             raise InputError("no table was given; give one with formulas and a property, e.g. --data expt_gap.csv")
-        table = read_table(data, target, formula, duplicates)
+        table = read_table(data, target, formula, "keep" if kind == "matbench" else duplicates)
         sentences = list(table.skipped)
         every = Compositions.parse(table.formulas)
         kept = np.ones(len(table), dtype=bool)
@@ -113,8 +114,23 @@ class Question:
         if kind is None:
             known = official is not None or table.splits is not None or table.fold is not None
             kind = "official" if known else "published"
+        if kind == "matbench" and not kept.all():
+            raise InputError(f"{sentences[-1]}; Matbench's folds are those of all rows: take other element features")
         folds = folds_of(table, kind, official)
+        if kind == "official" and table.splits is None:
+            for number, (train, test) in enumerate(folds):
+                if missing := len(table) - len(train) - len(test):
+                    sentences.append(
+                        f"fold {number}: {missing} rows share a composition with tested ones and do not train"
+                    )
         return cls(table, folds, every, (*sentences, *leaks(table, folds)))
+
+    def fingerprint(self) -> str:
+        """A hash of formulas, targets and folds, so that a run goes on with the same."""
+        digest = hashlib.sha256("\n".join(self.table.formulas).encode() + self.table.target.tobytes())
+        for train, test in self.folds:
+            digest.update(train.astype(np.int64).tobytes() + b"|" + test.astype(np.int64).tobytes())
+        return digest.hexdigest()[:16]
 
 
 def judge_trees(question: Question, features: FloatArray, models: Sequence[str], seed: int) -> list[Judgement]:
@@ -144,9 +160,6 @@ def judge_network(
         network: To start from, or to keep; new ones by default.
         folder: Where finished folds are kept, so that they are not trained again.
         report: Called after each epoch of each member of each fold.
-
-    Raises:
-        InputError: for a table that the finished folds do not belong to.
     """
     target, seconds = question.table.target, 0.0
     predicted, std = np.full((2, len(target)), np.nan)
@@ -158,23 +171,12 @@ def judge_network(
             model = PropertyModel.fit(question.compositions[train], target[train], options, network, report)
             value, doubt = model.predict(question.compositions[test])
             with atomic(file) as temporary, temporary.open("wb") as stream:
-                rows, values = (np.concatenate(part) for part in zip(*model.held, strict=True))
-                last = np.cumsum([len(part) for part, _ in model.held])
-                np.savez(
-                    stream,
-                    value=value,
-                    std=doubt,
-                    seconds=time.process_time() - begin,
-                    target=target[test],
-                    held=rows,
-                    kept=values,
-                    last=last,
-                )
-        with np.load(file, allow_pickle=False) as kept:
-            if not np.array_equal(kept["target"], target[test]):
-                raise InputError(f"the table differs from that of {file}; go on with the same, or test anew")
-            predicted[test], std[test] = kept["value"], kept["std"]
-            seconds += float(kept["seconds"])
+                assert model.held is not None
+                seconds_here, (held, kept) = time.process_time() - begin, model.held
+                np.savez(stream, value=value, std=doubt, seconds=seconds_here, held=held, kept=kept)
+        with np.load(file, allow_pickle=False) as stored:
+            predicted[test], std[test] = stored["value"], stored["std"]
+            seconds += float(stored["seconds"])
         mae[fold], r2[fold] = errors(target[test], predicted[test])
     return Judgement(name, Scores(mae, r2, predicted), std, seconds)
 
@@ -198,13 +200,9 @@ def stacked(question: Question, network: Judgement, trees: Sequence[Judgement], 
     mae, r2 = np.zeros((2, len(question.folds)))
     for fold, (train, test) in enumerate(question.folds):
         with np.load(folder / f"fold_{fold}.npz", allow_pickle=False) as kept:
-            held, values, last = kept["held"], kept["kept"], kept["last"]
-        columns: list[list[FloatArray]] = [[] for _ in names]
-        for rows in np.split(held, last[:-1]):
-            inner = [(np.delete(train, rows), train[rows])]
-            for column, found in zip(columns, baselines(features, target, inner, names, seed).values(), strict=True):
-                column.append(found.predicted[train[rows]])
-        guesses = np.stack([values, *(np.concatenate(column) for column in columns)])
+            held, values = kept["held"], kept["kept"]
+        inner = baselines(features, target, [(np.delete(train, held), train[held])], names, seed)
+        guesses = np.stack([values, *(found.predicted[train[held]] for found in inner.values())])
         loss = np.abs(weights @ guesses - target[train[held]]).mean(1)
         best = weights[loss <= loss.min() * (1 + _TIE)].mean(0)
         predicted[test] = best @ np.stack([each.scores.predicted[test] for each in (network, *trees)])

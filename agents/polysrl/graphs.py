@@ -2,7 +2,7 @@
 
 Atoms whose surroundings look alike to a message-passing network stay alike in all of its layers, so that one of each
 kind is enough: a perovskite of 5 atoms and 60 edges becomes 3 nodes and 6 edges, and a supercell the same graph as its
-cell. The result is exact.
+cell. The result is that of all atoms; distances within 0.001 Å of one another are taken to be equal.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RADIUS = 8.0
 """Å up to which they are looked for."""
 
 SHELL = 1e-3
-"""Å; distances nearer to one another are one distance, and the neighbours at it one shell."""
+"""Å; distances that differ by less can be one distance, and the neighbours at it one shell."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,8 +103,11 @@ def graph_of(atoms: Atoms) -> Graphs:
     if not len(centre):
         raise InputError(f"{atoms.get_chemical_formula()} has no neighbours within {RADIUS:g} Å; give a denser crystal")
     order = np.argsort(distance, kind="stable")
-    label = np.empty(len(order), dtype=np.int64)
-    label[order] = np.cumsum(np.diff(distance[order], prepend=distance[order[0]]) > SHELL)
+    label, ascending = np.empty(len(order), dtype=np.int64), distance[order]
+    chain = np.cumsum(np.diff(ascending, prepend=ascending[0]) > SHELL)
+    begin = ascending[np.unique(chain, return_index=True)[1]][chain]
+    part = ((ascending - begin) / SHELL).astype(np.int64)
+    label[order] = np.cumsum((np.diff(chain, prepend=0) > 0) | (np.diff(part, prepend=0) != 0))
     distance = (np.bincount(label, distance) / np.bincount(label))[label]
     kind = _kinds(atoms.numbers, centre, other, label, count)
     first = np.unique(kind, return_index=True)[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +24,7 @@ from megen_gym.agents.polysrl.regression import Fit, Property, PropertyModel
 from megen_gym.agents.polysrl.spread import Spread
 from megen_gym.agents.polysrl.training import embed, embed_means
 from megen_gym.errors import InputError, nearest
-from megen_gym.structure import FloatArray
+from megen_gym.structure import FloatArray, IntArray
 
 KIND = Kind("polysrl", "training of PolySRL", "agents/polysrl/train.py")
 
@@ -77,9 +78,11 @@ class CompositionEncoder:
         Raises:
             InputError: where there is none.
         """
-        if where is None:
+        if where is None or str(where) == "bundle":
             return cls()
         path = Path(where)
+        if path.suffix in (*CHECKPOINTS, ".safetensors") and not path.exists():
+            raise InputError(f"the file {path} does not exist; give a saved encoder, or a run")
         if path.suffix in CHECKPOINTS and path.is_file():
             return cls(read_checkpoint(path))
         if path.is_file():
@@ -88,17 +91,12 @@ class CompositionEncoder:
         tensors, meta = run.load_state()
         if not tensors or "shape" not in meta:
             raise InputError(f"run {run.id} has no network yet; train it with agents/polysrl/train.py")
-        if (run.path / runs.WEIGHTS).exists():
-            tensors = run.load_weights()
+        judged = math.isfinite(meta["best"]) and (run.path / runs.WEIGHTS).exists()
+        tensors = run.load_weights() if judged else part(tensors, "average.")
         network = CompositionNetwork(Shape(**meta["shape"]))
         network.load_state_dict(part(tensors, "composition."))
         fitted = run.path / SPREAD
         return cls(network, Spread.load(fitted) if fitted.exists() else None)
-
-    @property
-    def shared(self) -> bool:
-        """Whether only the shares of the elements count, and not, as in published checkpoints, their amounts."""
-        return self.network.shape.weighting == "fractions"
 
     @property
     def hidden(self) -> int:
@@ -112,7 +110,7 @@ class CompositionEncoder:
             InputError: for a formula that cannot be read, or an element without features.
         """
         compositions = self.compositions(formulas)
-        first, index = compositions.unique() if self.shared else (np.arange(len(compositions)),) * 2
+        first, index = _different(compositions, self.network)
         if not return_std:
             return embed_means(self.network, compositions[first])[index]
         mean, log_std = embed(self.network, compositions[first])
@@ -127,7 +125,7 @@ class CompositionEncoder:
             InputError: as :meth:`transform`, and for an encoder that was trained without it.
         """
         if self.structures is None:
-            raise InputError("this encoder was trained with --spread false and knows no spread; train one with it")
+            raise InputError("this encoder was trained without the spread and knows none; train one with --spread true")
         compositions = self.compositions(formulas)
         first, index = compositions.unique()
         return self.structures.std(compositions[first])[index]
@@ -145,7 +143,10 @@ class CompositionEncoder:
             InputError: as :meth:`transform`, and for targets that cannot be used.
         """
         compositions = self.compositions(formulas)
-        values = np.asarray(target, dtype=np.float64)
+        try:
+            values = np.asarray(target, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"targets are no numbers ({error}); give one number for each formula") from None
         if values.shape != (len(compositions),):
             raise InputError(f"{len(compositions)} formulas have targets of shape {values.shape}; give one each")
         start = self.network if self.options.freeze or self._given else None
@@ -161,7 +162,7 @@ class CompositionEncoder:
         if self.model is None:
             raise InputError("this encoder has learned no property yet; call fit(formulas, target) first")
         compositions = self.compositions(formulas)
-        first, index = compositions.unique()
+        first, index = _different(compositions, self.model.members[0].network)
         value, std = self.model.predict(compositions[first])
         return (value[index], std[index]) if return_std else value[index]
 
@@ -201,6 +202,15 @@ class CompositionEncoder:
         runs.write_bytes(path, save(packed, {"encoder": json.dumps(meta)}))
 
 
+def _different(compositions: Compositions, network: CompositionNetwork) -> tuple[IntArray, IntArray]:
+    """Rows that a network can tell apart, and the index of each row among them: by shares, or, as in published
+    checkpoints, by amounts."""
+    if network.shape.weighting == "fractions":
+        return compositions.unique()
+    every = np.arange(len(compositions))
+    return every, every
+
+
 def _read(path: Path) -> CompositionEncoder:
     """What :meth:`CompositionEncoder.save` wrote."""
     from safetensors import SafetensorError, safe_open
@@ -209,7 +219,8 @@ def _read(path: Path) -> CompositionEncoder:
         with safe_open(path, "pt") as file:
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             meta: Mapping[str, Any] = json.loads(file.metadata()["encoder"])
-    except (SafetensorError, KeyError, TypeError):
+        meta["shape"]["weighting"]
+    except (SafetensorError, KeyError, TypeError, ValueError):
         raise InputError(f"{path} is no saved encoder; give a file of CompositionEncoder.save, or a run") from None
     network = CompositionNetwork(Shape(**meta["shape"]))
     network.load_state_dict(part(tensors, "network."))

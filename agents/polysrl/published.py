@@ -40,7 +40,7 @@ def read_checkpoint(path: str | Path) -> CompositionNetwork:
     path = Path(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError) as error:
+    except (UnpicklingError, RuntimeError, EOFError, KeyError, IndexError, zipfile.BadZipFile, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise InputError(f"{path} is no dictionary of tensors ({reason}); give a published checkpoint") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):

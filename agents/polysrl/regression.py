@@ -31,6 +31,9 @@ CALIBRATION = 0.1
 MOST = 200
 """Compositions that are kept for it at most."""
 
+FEW = 20
+"""With so few calibrated rows the factor counts half, as its logarithm."""
+
 _DOUBT = 8.0
 
 _STEPS, _EPOCHS = 4000, (40, 300)
@@ -122,13 +125,13 @@ class PropertyModel:
         members: Networks.
         scaler: Of the property, from the training data.
         factor: By which the standard deviation is multiplied after calibration.
-        held: Of each member, the rows that it was not trained on and its values there, in the unit of the property.
+        held: Rows that no member was trained on, and what is predicted of them, in the unit of the property.
     """
 
     members: list[Property]
     scaler: Scaler
     factor: float = 1.0
-    held: list[tuple[IntArray, FloatArray]] = field(default_factory=list)
+    held: tuple[IntArray, FloatArray] | None = None
 
     @classmethod
     def fit(
@@ -141,7 +144,7 @@ class PropertyModel:
     ) -> PropertyModel:
         """Train on compositions with a property (B,) each.
 
-        A tenth of the compositions, at most 200, others for each member, is kept for calibration.
+        A tenth of the compositions, at most 200, is kept for calibration; rows of one composition stay together.
 
         Args:
             compositions: B of them.
@@ -157,35 +160,41 @@ class PropertyModel:
             raise InputError(f"{len(compositions)} formulas with {len(target)} targets; give at least 10 of both")
         scaler = Scaler.fit(target, options.target_scale)
         scaled = torch.from_numpy(scaler.transform(target)).float()
-        found = cls([], scaler)
-        ratios = []
+        found, groups = cls([], scaler), compositions.unique()[1]
+        order = np.random.default_rng([options.seed, 0]).permutation(int(groups.max()) + 1)
+        away = np.isin(groups, order[: kept_of(len(order))])
+        held, rest = np.flatnonzero(away), np.flatnonzero(~away)
         for member in range(options.members):
-            rng = np.random.default_rng([options.seed, member])
-            order = rng.permutation(len(scaled))
-            kept = min(max(1, round(CALIBRATION * len(scaled))), MOST)
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(int(rng.integers(2**31)))
+                torch.manual_seed(int(np.random.default_rng([options.seed, 1, member]).integers(2**31)))
                 start = CompositionNetwork(options.shape) if network is None else copy.deepcopy(network)
                 model = Property(start, options.dropout, options.freeze)
-                model = _trained(model, compositions[order[kept:]], scaled[order[kept:]], options, report)
-            found.members.append(model)
-            mean, std = _outputs(model, compositions[order[:kept]])
-            found.held.append((order[:kept], scaler.inverse(mean)))
-            ratios.append(np.abs(scaled[order[:kept]].double().numpy() - mean) / std)
-        found.factor = float(np.quantile(np.concatenate(ratios), ONE_SIGMA))
+                found.members.append(_trained(model, compositions[rest], scaled[rest], options, report))
+        mean, std = found._scaled(compositions[held])
+        ratio = np.abs(scaled[held].double().numpy() - mean) / std
+        found.factor = max(float(np.quantile(ratio, ONE_SIGMA)), 1e-3) ** (len(held) / (len(held) + FEW))
+        found.held = held, scaler.inverse(mean)
         return found
 
     def predict(self, compositions: Compositions) -> tuple[FloatArray, FloatArray]:
         """(B,) values and standard deviations, in the units of the property.
 
-        The variance is that of the members' errors and of their disagreement; for a property learned by its logarithm
-        it is that of a small error.
+        The variance is that of the members' errors and of their disagreement, calibrated; for a property learned by its
+        logarithm it is that of a small error.
         """
-        parts = np.array([_outputs(model, compositions) for model in self.members])
-        mean = parts[:, 0].mean(0)
-        std = np.sqrt(self.factor**2 * (parts[:, 1] ** 2).mean(0) + parts[:, 0].var(0))
+        mean, std = self._scaled(compositions)
         value = self.scaler.inverse(mean)
-        return value, std * self.scaler.scale * (value if self.scaler.kind == "log" else 1.0)
+        return value, self.factor * std * self.scaler.scale * (value if self.scaler.kind == "log" else 1.0)
+
+    def _scaled(self, compositions: Compositions) -> tuple[FloatArray, FloatArray]:
+        """(B,) values and standard deviations before calibration, as the networks give them."""
+        parts = np.array([_outputs(model, compositions) for model in self.members])
+        return parts[:, 0].mean(0), np.sqrt((parts[:, 1] ** 2).mean(0) + parts[:, 0].var(0))
+
+
+def kept_of(size: int) -> int:
+    """How many of so many compositions are kept for calibration."""
+    return min(max(1, round(CALIBRATION * size)), MOST)
 
 
 def _trained(

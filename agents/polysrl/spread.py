@@ -92,7 +92,7 @@ class Spread:
     Attributes:
         network: From standardised element statistics (B, 229) to K components and one logarithm of the variance.
         shift, scale: (229,) of the statistics.
-        middle, axes: (41,) and (41, K) of the components, whose variance over all structures is 1.
+        middle, axes: (41,) and (41, K) of the components; over all structures and components their variance is 1.
         factor: (K,) by which the standard deviation is multiplied for each component, after calibration.
     """
 

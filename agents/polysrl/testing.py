@@ -146,7 +146,8 @@ def judge(settings: Settings, freeze: bool, given: Collection[str] | None, scrip
 
     from megen_gym.agents.nn.devices import keep_memory
     from megen_gym.agents.polysrl.evaluation import Question, judge_network, write_judgements
-    from megen_gym.agents.polysrl.regression import Fit
+    from megen_gym.agents.polysrl.model import KIND
+    from megen_gym.agents.polysrl.regression import Fit, kept_of
 
     logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
     log = logging.getLogger("megen_gym")
@@ -160,6 +161,8 @@ def judge(settings: Settings, freeze: bool, given: Collection[str] | None, scrip
     assert s.batch_size is not None
     assert s.target_scale is not None
     shape = Shape(s.element_features, s.sto_gnns, s.sto_layers, s.hidden_dim)
+    if s.model not in ("bundle", "random") and not Path(str(s.model)).is_file():
+        s = replace(s, model=str(KIND.find(str(s.model), s.dir).path.resolve()))
     network, label = encoder_of(s, freeze, shape)
     features = network.shape.element_features if network is not None else s.element_features
     question = Question.read(s.data, s.target, s.formula, s.fold_file, s.folds, s.duplicates, (features,))
@@ -173,17 +176,20 @@ def judge(settings: Settings, freeze: bool, given: Collection[str] | None, scrip
         run = runs.create(
             s.dir, {"name": s.name, "seed": s.seed, TESTED.key: asdict(replace(s, resume=None)) | {"freeze": freeze}}
         )
-        run.save_state({}, {})
+        run.save_state({}, {"table": question.fingerprint()})
+    elif run.load_state()[1]["table"] != question.fingerprint():
+        raise InputError(f"the table differs from that of run {run.id}; go on with the same, or test anew")
     log.info(f"run {run.id}: {label}, {len(question.table)} formulas, {len(question.folds)} folds")
     done = sum((run.path / f"fold_{fold}.npz").exists() for fold in range(len(question.folds)))
-    each = s.members * options.passes(round(0.9 * len(question.folds[0][0])))
+    size = len(question.folds[0][0])
+    each = s.members * options.passes(size - kept_of(size))
     try:
         with tqdm(total=len(question.folds) * each, initial=done * each, unit="epoch", disable=not s.progress) as bar:
             judged = [judge_network(question, label, options, network, run.path, lambda: bar.update() and None)]
+        judged += beside(question, judged[0], s, run.path)
     except KeyboardInterrupt:
         log.info(f"stopped; go on with: {script}{where(s.dir)} --resume {run.id}")
         raise SystemExit(130) from None
-    judged += beside(question, judged[0], s, run.path)
     log.info("\n" + write_judgements(run.path, question, judged))
     from megen_gym.agents.polysrl.pictures import plot_predictions
 
@@ -207,7 +213,7 @@ def encoder_of(settings: Settings, freeze: bool, shape: Shape) -> tuple[Composit
         return CompositionNetwork(shape), "random encoder, frozen"
     where_from = None if settings.model == "bundle" else settings.model
     network = CompositionEncoder.load(where_from, settings.dir).network.requires_grad_(not freeze)
-    return network, f"encoder {settings.model}, {way}"
+    return network, f"encoder {Path(str(settings.model)).name}, {way}"
 
 
 def beside(question: Question, first: Judgement, settings: Settings, folder: Path) -> list[Judgement]:

@@ -42,6 +42,7 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     from megen_gym.agents.nn.events import Events
     from megen_gym.agents.nn.fitting import Plan, fit
     from megen_gym.agents.polysrl.data import load_pairs
+    from megen_gym.agents.polysrl.embedders import EMBEDDERS
     from megen_gym.agents.polysrl.logs import plot_training, summary
     from megen_gym.agents.polysrl.model import KIND, SPREAD
     from megen_gym.agents.polysrl.spread import Spread
@@ -59,7 +60,10 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     pairs = load_pairs(settings.data, settings.element_features, settings.progress, settings.cache)
     tell(pairs, log)
     target = target_of(settings, pairs)
-    trained, held_out = pairs.split(settings.holdout, settings.seed)
+    if target == "energy_per_atom":
+        log.warning("energy_per_atom is learned as it is: a total energy, unless the data means that of formation")
+    sees = EMBEDDERS[settings.embedder].sees_structures and settings.holdout > 0
+    trained, held_out = pairs.split(settings.holdout if sees else 0.0, settings.seed)
     torch.manual_seed(settings.seed)
     embedder = build(settings)
     embedder.to(device)
@@ -77,7 +81,6 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
         f"{len(trained.compositions)} compositions, {len(held_out)} of {len(held_out.compositions)} held out"
     )
     events = Events(run, settings.writer)
-    sees = embedder.sees_structures and settings.holdout > 0
     fit(
         trainer,
         run,

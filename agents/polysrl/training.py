@@ -195,7 +195,7 @@ def judge(embedder: Embedder, pairs: Pairs) -> dict[str, float]:
     distance = np.sqrt(np.maximum(square, 0.0))
     own = np.arange(len(mean))[:, None] == pairs.index
     first = np.where(own, distance, np.inf).min(1)
-    rank = (distance < first[:, None]).sum(1)
+    rank = ((distance <= first[:, None]) & ~own).sum(1)
     return {
         "hit_1": float((rank < 1).mean()),
         "hit_5": float((rank < 5).mean()),

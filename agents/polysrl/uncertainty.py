@@ -91,6 +91,8 @@ def report(settings: Settings) -> runs.Run:
     run = runs.create(
         s.dir, {"name": s.name, "seed": s.seed, "polysrl_uncertainty": asdict(s) | {"data": absolute(s.data)}}
     )
+    if encoder is not None:
+        log.warning("compositions that the encoder was trained on are judged too; without --model none is")
     found: dict[str, list[Ranks]] = {
         name: [ranks(score[rows], counts[rows], [kinds[row] for row in rows]) for rows in held]
         for name, score in scores.items()
@@ -126,7 +128,7 @@ def encoder_of(settings: Settings) -> CompositionEncoder | None:
         return None
     encoder = CompositionEncoder.load(None if settings.model == "bundle" else settings.model, settings.dir)
     if encoder.structures is None:
-        raise InputError(f"{settings.model} was trained with --spread false; train one with it")
+        raise InputError(f"{settings.model} was trained without the spread; train one with --spread true")
     return encoder
 
 
