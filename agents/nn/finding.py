@@ -37,7 +37,11 @@ class Kind:
         elif str(where) == "newest":
             return self.newest(root)
         else:
-            run = runs.open(root, str(where))
+            try:
+                run = runs.open(root, str(where))
+            except InputError as error:
+                mine = f"train one first: python {self.script}"
+                raise InputError(str(error).replace(runs.TRAIN_FIRST, mine)) from None
         if not self._fits(run):
             raise InputError(f"run {run.id} is no {self.name}; give one that {self.script} made")
         return run

@@ -85,7 +85,7 @@ class Question:
         Args:
             data: Table, see :func:`.tables.read_table`.
             target, formula: Names of columns, where they are not clear.
-            fold_file: Table with a column ``fold`` of official test folds.
+            fold_file: Table with formulas and a column ``fold``: the official test folds.
             kind: See :func:`.folds.folds_of`.
             duplicates: What becomes of several rows of one composition; Matbench's folds keep them.
             element_features: Tables that have to know the elements; rows of others are left out.
@@ -110,7 +110,7 @@ class Question:
             if table.splits is not None:
                 raise InputError(f"{sentences[-1]}; take these rows out of the folds too")
             table, every = table[np.flatnonzero(kept)], every[np.flatnonzero(kept)]
-        official = None if fold_file is None else read_table(fold_file, target, formula, "keep")
+        official = None if fold_file is None else read_table(fold_file, "fold", None, "keep")
         if kind is None:
             known = official is not None or table.splits is not None or table.fold is not None
             kind = "official" if known else "published"

@@ -66,7 +66,9 @@ class CompositionEncoder:
             self.options = Fit(**options)
         except TypeError:
             known = list(Fit.__dataclass_fields__)
-            wrong = next(name for name in options if name not in known)
+            wrong = next((name for name in options if name not in known), None)
+            if wrong is None:
+                raise InputError(f"the options {options} have a value of the wrong kind; see Fit") from None
             raise InputError(f"there is no option {wrong!r}; {nearest(wrong, known)}") from None
         self.model: PropertyModel | None = None
 

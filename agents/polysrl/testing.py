@@ -161,8 +161,10 @@ def judge(settings: Settings, freeze: bool, given: Collection[str] | None, scrip
     assert s.batch_size is not None
     assert s.target_scale is not None
     shape = Shape(s.element_features, s.sto_gnns, s.sto_layers, s.hidden_dim)
-    if s.model not in ("bundle", "random") and not Path(str(s.model)).is_file():
-        s = replace(s, model=str(KIND.find(str(s.model), s.dir).path.resolve()))
+    if s.model not in ("bundle", "random"):
+        there = Path(str(s.model))
+        found = there if there.is_file() else KIND.find(there, s.dir).path
+        s = replace(s, model=str(found.resolve()))
     network, label = encoder_of(s, freeze, shape)
     features = network.shape.element_features if network is not None else s.element_features
     question = Question.read(s.data, s.target, s.formula, s.fold_file, s.folds, s.duplicates, (features,))
