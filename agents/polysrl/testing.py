@@ -158,13 +158,13 @@ def judge(settings: Settings, freeze: bool, given: Collection[str] | None, scrip
             raise InputError(f"run {run.id} was made by the other script; go on with that one")
     keep_memory()
     torch.set_num_threads(s.threads)
-    assert s.batch_size is not None
-    assert s.target_scale is not None
     shape = Shape(s.element_features, s.sto_gnns, s.sto_layers, s.hidden_dim)
     if s.model not in ("bundle", "random"):
         there = Path(str(s.model))
         found = there if there.is_file() else KIND.find(there, s.dir).path
         s = replace(s, model=str(found.resolve()))
+    assert s.batch_size is not None
+    assert s.target_scale is not None
     network, label = encoder_of(s, freeze, shape)
     features = network.shape.element_features if network is not None else s.element_features
     question = Question.read(s.data, s.target, s.formula, s.fold_file, s.folds, s.duplicates, (features,))
