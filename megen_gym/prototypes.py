@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ase import Atoms
 from ase.data import chemical_symbols
 
 from megen_gym.bags import parse_formula
-from megen_gym.errors import InputError, nearest
+from megen_gym.errors import InputError, nearest, require
 from megen_gym.rules import is_number
 
 BULK: dict[str, dict[str, Any]] = {
@@ -134,3 +134,20 @@ def _elements(name: str, formula: str, counts: list[int]) -> list[str]:
     if left:
         raise InputError(f"formula {formula!r} has too many elements for {name!r}; write it like {example}")
     return chosen
+
+
+def aflow_prototypes() -> Iterator[tuple[str, Any]]:
+    """Label and structure (pymatgen's) of the ordered prototypes of the AFLOW library that pymatgen ships.
+
+    Source: Mehl et al., Comput. Mater. Sci. 136, S1 (2017). A label can come several times.
+
+    Raises:
+        InputError: where pymatgen is not installed.
+    """
+    try:
+        from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY
+    except ImportError:
+        require("pymatgen", "crystals")
+    for entry in AFLOW_PROTOTYPE_LIBRARY:
+        if entry["snl"].structure.is_ordered:
+            yield entry["tags"]["aflow"], entry["snl"].structure

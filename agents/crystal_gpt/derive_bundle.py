@@ -24,9 +24,10 @@ from megen_gym.agents.crystal_gpt.data import BUNDLE
 from megen_gym.agents.crystal_gpt.duplicates import first_equal
 from megen_gym.agents.crystal_gpt.store import write_stored
 from megen_gym.crystals import CrystalBatch, describe
-from megen_gym.errors import InputError, require
+from megen_gym.errors import InputError
 from megen_gym.lattices import cells_of
 from megen_gym.periodic import Lattice
+from megen_gym.prototypes import aflow_prototypes
 from megen_gym.structure import FloatArray
 
 SEED = 0
@@ -71,14 +72,9 @@ def prototypes() -> tuple[Prototype, ...]:
     Raises:
         InputError: where pymatgen is not installed.
     """
-    try:
-        from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY
-    except ImportError:
-        require("pymatgen", "crystals")
     found: dict[str, Prototype] = {}
-    for entry in AFLOW_PROTOTYPE_LIBRARY:
-        structure, label = entry["snl"].structure, entry["tags"]["aflow"]
-        if not structure.is_ordered or len(structure) > 4 * LARGEST:
+    for label, structure in aflow_prototypes():
+        if len(structure) > 4 * LARGEST:
             continue
         symbols = [site.specie.symbol for site in structure]
         atoms = Atoms(symbols, cell=structure.lattice.matrix, scaled_positions=structure.frac_coords, pbc=True)

@@ -21,7 +21,7 @@ from ase.data import atomic_numbers
 from megen_gym.agents.polysrl.ionic import Motif, minimum, motif
 from megen_gym.agents.polysrl.ions import TYPES, Composition, compositions, formula_of
 from megen_gym.agents.polysrl.polymorphs import BUNDLE, WINDOW, Polymorphs, write_polymorphs
-from megen_gym.errors import require
+from megen_gym.prototypes import aflow_prototypes
 from megen_gym.structure import FloatArray, IntArray
 
 LARGEST = 14
@@ -51,15 +51,10 @@ def prototypes() -> tuple[Prototype, ...]:
     Raises:
         InputError: where pymatgen is not installed.
     """
-    try:
-        from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY
-    except ImportError:
-        require("pymatgen", "crystals")
     found: list[Prototype] = []
     seen: dict[str, int] = defaultdict(int)
-    for entry in AFLOW_PROTOTYPE_LIBRARY:
-        structure, label = entry["snl"].structure, entry["tags"]["aflow"]
-        if not structure.is_ordered or len(structure) > LARGEST:
+    for label, structure in aflow_prototypes():
+        if len(structure) > LARGEST:
             continue
         _, roles, counts = np.unique(structure.atomic_numbers, return_inverse=True, return_counts=True)
         if len(counts) in (2, 3):
