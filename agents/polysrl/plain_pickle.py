@@ -38,12 +38,6 @@ _COLLECTED: dict[str, Callable[[list[Any]], Any]] = {
 }
 """Opcodes that make one value of all since the last mark."""
 
-_CONVERT = (
-    "import json, pickle; json.dump(pickle.load(open('{old}', 'rb')), open('{new}', 'w'), "
-    "default=lambda x: x.tolist() if hasattr(x, 'tolist') else x.to_dict())"
-)
-"""Python that writes numbers, arrays and tables of NumPy and pandas as JSON."""
-
 
 class _Refused(Exception):
     """An opcode that is not plain data."""
@@ -60,8 +54,8 @@ def read_pickle(path: str | Path) -> Any:
         path: The file.
 
     Raises:
-        InputError: for a file that is missing, damaged or cut short, and for one that holds anything but plain data,
-            with a command that converts it to JSON.
+        InputError: for a file that is missing, damaged or cut short, and for one that holds anything but plain data. It
+            never suggests to unpickle such a file, which is what would run the code in it.
     """
     path = Path(path)
     if not path.exists():
@@ -70,10 +64,9 @@ def read_pickle(path: str | Path) -> Any:
     try:
         return interpret(gzip.decompress(data) if path.suffix.lower() == ".gz" else data)
     except _Refused as error:
-        command = _CONVERT.format(old=path, new=path.name.removesuffix(".gz").rpartition(".")[0] + ".json")
         raise InputError(
-            f"{path} holds {error}, more than plain data, and is not read, since that could run any code; where you "
-            f'trust it, convert it to JSON: python -c "{command}"'
+            f"{path} holds {error}, more than plain data, and is not read, since that could run any code; write the "
+            "data as JSON where they were made, with numbers and text only"
         ) from None
     except (
         EOFError, IndexError, KeyError, TypeError, ValueError, OverflowError, UnicodeError, MemoryError, zlib.error,
