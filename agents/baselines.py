@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from megen_gym.actions import Placement, rank_to_index
+from megen_gym.errors import InputError
 from megen_gym.rewards.base import Reward
 from megen_gym.rollout import structures_of
 from megen_gym.structure import BoolArray, FloatArray, IntArray, StructureBatch
@@ -20,6 +21,9 @@ from megen_gym.tasks.slots import FocalSlots, SlotsTask, SpeciesSlots
 from megen_gym.tasks.wyckoff import WyckoffTask
 
 S = TypeVar("S")
+
+FADE = 0.05
+"""Width of the edge of a contact, in longest distances."""
 
 
 class Candidates(NamedTuple):
@@ -130,6 +134,54 @@ class RandomValid:
         distances = np.where(canvas.mask[:, None], np.sqrt(np.maximum(squared, 0)), np.inf)
         allowed, valid = task.rules.allowed(distances, count), task.rules.valid(distances, count)
         return Candidates(actions.reshape(size, tries, -1), valid, allowed, point, choice.element.reshape(size, tries))
+
+
+class Compact(RandomValid):
+    """Random valid placement that prefers many neighbours: candidates are drawn with probability
+    ``exp(contacts / temperature)``, and no energy is asked for.
+
+    A contact counts 1 up to the task's longest distance and fades out behind it.
+
+    Args:
+        task: The task that is played.
+        seed: Seed of the policy's own generator.
+        tries: Candidates drawn per decision.
+        temperature: In contacts; 0 takes the candidate with the most.
+
+    Raises:
+        InputError: for a task without positions to choose.
+    """
+
+    def __init__(
+        self, task: ClusterTask | SlotsTask | WyckoffTask, seed: int = 0, tries: int = 256, temperature: float = 0.3
+    ) -> None:
+        super().__init__(task, seed, tries)
+        if not isinstance(task, ClusterTask):
+            raise InputError("'compact' counts neighbours on a canvas; give it clusters or molecules")
+        if temperature < 0:
+            raise InputError(f"temperature is {temperature}; give a number of contacts, 0 or more")
+        self.reach, self.temperature = task.codec.longest, temperature
+
+    def predict(
+        self, observation: Observation, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[FloatArray, Any]:
+        """A compact placement per row; the one with the most contacts if `deterministic`."""
+        chosen, self.temperature = self.temperature, 0.0 if deterministic else self.temperature
+        try:
+            return super().predict(observation, state, episode_start)
+        finally:
+            self.temperature = chosen
+
+    def _choose(self, batch: Observation) -> FloatArray:
+        found = self._candidates(batch)
+        canvas = structures_of(batch, self.task.symbols)
+        offset = found.point[:, :, None] - canvas.positions[:, None]
+        ratio = np.sqrt(np.einsum("bknx,bknx->bkn", offset, offset)) / self.reach
+        fading = 1 / (1 + np.exp(np.minimum((ratio - 1.05) / FADE, 50)))
+        contacts = (fading * canvas.mask[:, None]).sum(2) + 100.0 * (2 * found.valid + found.allowed)
+        if self.temperature > 0:
+            contacts = contacts / self.temperature + self.rng.gumbel(size=contacts.shape)
+        return np.asarray(found.actions[np.arange(len(contacts)), contacts.argmax(1)])
 
 
 class Greedy(RandomValid):

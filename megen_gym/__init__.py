@@ -21,6 +21,7 @@ except PackageNotFoundError:  # run from a checkout that was never installed
 for _name, _module in (
     ("Cluster", "clusters"),
     ("GaCluster", "clusters"),
+    ("LJCluster", "lennard_jones"),
     ("Molecule", "molecules"),
     ("CrystalSlots", "crystals"),
     ("CrystalWyckoff", "wyckoff"),

@@ -5,17 +5,61 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any, NamedTuple
 
-from megen_gym.cli import run
 from megen_gym.errors import InputError, nearest, user_errors
 
+
+class Command(NamedTuple):
+    """One command.
+
+    Attributes:
+        target: ``"module:function"``. The function's typed arguments are the options; words that stand before the first
+            option are its first arguments, in order.
+        purpose: What it does.
+        example: Words after the command, for its help.
+        rewrite: ``"module:function"`` that changes the words before they are read.
+        plain: The function takes the words as they are, and has a help of its own.
+    """
+
+    target: str
+    purpose: str
+    example: str
+    rewrite: str | None = None
+    plain: bool = False
+
+
 COMMANDS = {
-    "analyse": ("megen_gym.analysis.analyse:analyse", "compare generated structures with a reference"),
+    "envs": Command("megen_gym.listing:envs", "the environments, or the manual page of one", "GaCluster-v0"),
+    "rewards": Command("megen_gym.listing:rewards", "the rewards, or the manual page of one", "dart"),
+    "policies": Command("megen_gym.listing:policies", "the policies, or the manual page of one", "greedy"),
+    "train": Command(
+        "megen_gym.families:train", "train a policy or a generator", "ppo --n 18 --num_steps 60000", plain=True
+    ),
+    "generate": Command(
+        "megen_gym.families:generate", "structures from a trained generator", "cryingan --n_struc 1000", plain=True
+    ),
+    "structures": Command(
+        "megen_gym.analysis.export:export_structures",
+        "write the structures that a run built",
+        "runs --symbols X,Ga --unique --poscar poscars",
+        rewrite="megen_gym.analysis.export:bare_flags",
+    ),
+    "analyse": Command(
+        "megen_gym.analysis.analyse:analyse",
+        "compare generated structures with a reference",
+        "gen.extxyz --reference train.extxyz --out judged",
+    ),
+    "compare": Command(
+        "megen_gym.arena.compare:compare",
+        "let policies compete at the same budget",
+        "LJCluster-v0 --n 13 --policies greedy,basin_hopping --budget 2000 --output lj13",
+    ),
+    "report": Command("megen_gym.report.command:report", "one HTML page about a run or a comparison", "runs"),
 }
-"""Name: ``"module:function"``, and what it does. The function's typed arguments are the options; words that stand
-before the first option are its first arguments, in order."""
+"""Name: what it runs."""
 
 VALUELESS = ("--help", "--print_config")
 """Options without a value; all others have one."""
@@ -30,16 +74,40 @@ def main(words: Sequence[str]) -> None:
     """
     if not words or words[0] in ("-h", "--help"):
         print("usage: python -m megen_gym COMMAND ...\n")
-        for name, (_, purpose) in COMMANDS.items():
-            print(f"  {name:12s}{purpose}")
-        print("\npython -m megen_gym COMMAND --help lists its options")
+        for name, command in COMMANDS.items():
+            print(f"  {name:12s}{command.purpose}")
+        print("\npython -m megen_gym COMMAND --help lists its options and shows an example")
         return
-    if words[0] not in COMMANDS:
-        raise InputError(f"unknown command {words[0]!r}; {nearest(words[0], COMMANDS)}")
-    module, _, function = COMMANDS[words[0]][0].partition(":")
-    command = getattr(importlib.import_module(module), function)
-    sys.argv[0] = f"python -m megen_gym {words[0]}"
-    run(command, named(words[1:], list(inspect.signature(command).parameters)))
+    name, rest = words[0], words[1:]
+    if name not in COMMANDS:
+        raise InputError(f"unknown command {name!r}; {nearest(name, COMMANDS)}")
+    command = COMMANDS[name]
+    if command.plain:
+        _load(command.target)(rest)
+        return
+    try:
+        _typed(name, command, rest)
+    except SystemExit as end:
+        if not end.code and {"-h", "--help"} & set(rest):
+            print(f"\nexample:\n  python -m megen_gym {name} {command.example}")
+        raise
+
+
+def _typed(name: str, command: Command, words: Sequence[str]) -> None:
+    from megen_gym.cli import run
+    from megen_gym.families import command_line
+
+    function = _load(command.target)
+    if command.rewrite is not None:
+        words = _load(command.rewrite)(words)
+    options = named(words, list(inspect.signature(function).parameters))
+    with command_line(f"python -m megen_gym {name}", options):
+        run(function)
+
+
+def _load(place: str) -> Callable[..., Any]:
+    module, _, function = place.partition(":")
+    return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
 
 
 def named(words: Sequence[str], parameters: Sequence[str]) -> list[str]:

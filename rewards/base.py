@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from megen_gym.errors import InputError
 from megen_gym.structure import FloatArray, StructureBatch
 
 KCAL_PER_MOL = 0.0433641153
@@ -76,7 +77,13 @@ class Reward(ABC):
 
 
 class EnergyReward(Reward):
-    """Pays the energy released, in eV. Subclasses give :meth:`energy`."""
+    """Pays the energy released, in eV. Subclasses give :meth:`energy`.
+
+    Attributes:
+        has_forces: Whether :meth:`energy_forces` is there, so that structures can be relaxed.
+    """
+
+    has_forces: bool = False
 
     @abstractmethod
     def energy(self, batch: StructureBatch) -> FloatArray:
@@ -86,6 +93,21 @@ class EnergyReward(Reward):
         """:meth:`energy` with a reason for each row that has none."""
         energy = self.energy(batch)
         return energy, {int(row): "the energy is not a number" for row in np.flatnonzero(~np.isfinite(energy))}
+
+    def energy_forces(self, batch: StructureBatch) -> tuple[FloatArray, FloatArray, dict[int, str]]:
+        """(B,) eV, (B, N, 3) eV/Å, NaN where they cannot be computed, and the reason for each such row.
+
+        Raises:
+            InputError: where the energy has no forces.
+        """
+        raise InputError(
+            f"{type(self).__name__} gives no forces, so nothing can be relaxed with it; use lennard_jones, soap_ridge "
+            "or an ASE calculator"
+        )
+
+    def known_minimum(self, batch: StructureBatch) -> FloatArray:
+        """(B,) eV, the lowest energy known of each structure's composition; NaN where none is."""
+        return np.full(len(batch), np.nan)
 
     def __call__(self, before: StructureBatch, after: StructureBatch, known: Known | None = None) -> Outcome:
         start = np.full(len(before), np.nan) if known is None else np.array(known["energy"])

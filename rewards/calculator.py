@@ -130,18 +130,42 @@ class CalculatorReward(EnergyReward):
         Raises:
             InputError: when the calculator cannot be built, or fails on a single atom whose energy is asked for.
         """
+        energy, _, errors = self._judge(batch, forces=False)
+        return energy, errors
+
+    @property
+    def has_forces(self) -> bool:  # type: ignore[override]
+        """Whether energies are single points of a calculator that says it gives forces."""
+        if self.settings.relax_steps or self.settings.quantity != "energy":
+            return False
+        return "forces" in getattr(load(self.settings.calculator), "implemented_properties", ("forces",))
+
+    def energy_forces(self, batch: StructureBatch) -> tuple[FloatArray, FloatArray, dict[int, str]]:
+        """(B,) eV, (B, N, 3) eV/Å and the reason for each row without them; an evaluation gives both.
+
+        Raises:
+            InputError: as :meth:`energy_errors`; and where the energy is read after a relaxation, or is no energy.
+        """
+        if not self.has_forces:
+            return super().energy_forces(batch)
+        return self._judge(batch, forces=True)
+
+    def _judge(self, batch: StructureBatch, forces: bool) -> tuple[FloatArray, FloatArray, dict[int, str]]:
         reference = np.array([0.0, *(self._atom_energy(name, batch) for name in batch.symbols[1:])])
-        energy = 0.0 - reference[batch.species].sum(axis=1)
+        energy, pull = 0.0 - reference[batch.species].sum(axis=1), np.zeros(batch.positions.shape if forces else 0)
         finite = np.isfinite(batch.positions).all(axis=(1, 2))
         errors = {int(row): "the positions are NaN or infinite" for row in np.flatnonzero(~finite)}
         rows = np.flatnonzero(finite & (batch.n_atoms > 0))
         if len(rows):
-            for row, (value, why, _) in zip(rows, self._run(batch[rows].to_atoms()), strict=True):
-                energy[row] += np.nan if value is None else value
-                if value is None:
-                    errors[int(row)] = str(why)
-        energy[~finite] = np.nan
-        return energy, errors
+            for row, answer in zip(rows, self._run(batch[rows].to_atoms(), forces), strict=True):
+                energy[row] += np.nan if answer.energy is None else answer.energy
+                if answer.energy is None:
+                    errors[int(row)] = str(answer.why)
+                elif forces:
+                    pull[row, : batch.n_atoms[row]] = answer.forces
+        failed = [row for row in range(len(batch)) if row in errors]
+        energy[failed], pull[failed if forces else []] = np.nan, np.nan
+        return energy, pull, errors
 
     def close(self) -> None:
         """End the child processes; the next energy starts new ones. They also end with this process."""
@@ -159,26 +183,26 @@ class CalculatorReward(EnergyReward):
                 raise InputError(f"atom_energies names {', '.join(self.atom_energies)} but not {symbol}; add it in eV")
             return float(self.atom_energies[symbol])
         if symbol not in self._atoms:
-            value, why, _ = self._run([Atoms(symbol)])[0]
-            if value is None:
+            answer = self._run([Atoms(symbol)])[0]
+            if answer.energy is None:
                 raise InputError(
-                    f"the calculator {self.settings.calculator!r} gives no energy for a single {symbol} atom ({why}); "
-                    "give atom_energies as eV by element, or null to subtract nothing"
+                    f"the calculator {self.settings.calculator!r} gives no energy for a single {symbol} atom "
+                    f"({answer.why}); give atom_energies as eV by element, or null to subtract nothing"
                 )
-            self._atoms[symbol] = value
+            self._atoms[symbol] = answer.energy
         return self._atoms[symbol]
 
-    def _run(self, structures: list[Atoms]) -> list[Answer]:
+    def _run(self, structures: list[Atoms], forces: bool = False) -> list[Answer]:
         if self.time_limit is None and self.workers == 1:
             engine = self._local()
             before = engine.evaluations
-            answers = [_attempt(engine, atoms) for atoms in structures]
+            answers = [_attempt(engine, atoms, forces) for atoms in structures]
             self.evaluations += engine.evaluations - before
             return answers
         if self._pool is None or self._pool.forked:
             self._pool = Pool(self.settings, self.workers, self.time_limit)  # type: ignore[arg-type]
-        answers = self._pool.run(structures)
-        self.evaluations += sum(count for _, _, count in answers)
+        answers = self._pool.run(structures, forces)
+        self.evaluations += sum(answer.evaluations for answer in answers)
         return answers
 
     def _local(self) -> Engine:
@@ -206,11 +230,12 @@ def calculator_reward(name: str, **options: Any) -> CalculatorReward:
     return CalculatorReward(name, kwargs=extra | dict(options.pop("kwargs", None) or {}), **options)
 
 
-def _attempt(engine: Engine, atoms: Atoms) -> Answer:
+def _attempt(engine: Engine, atoms: Atoms, forces: bool) -> Answer:
     try:
-        return engine.energy(atoms), None, 0
+        energy, pull = engine.judge(atoms, forces)
     except (Exception, SystemExit) as error:
-        return None, reason(error), 0
+        return Answer(None, reason(error))
+    return Answer(energy, forces=pull)
 
 
 def _check_quantity(path: str, quantity: str) -> None:

@@ -39,7 +39,8 @@ class CompositionReward(WorthReward):
     Every different composition costs the network one evaluation, and none while it is remembered (the 65,536 used
     last).
 
-    A structure with an element that the encoder has no features of is an error of its row alone.
+    A structure with an element that the encoder has no features of is an error of its row alone. The encoder is that of
+    PolySRL (Park et al., NeurIPS AI4Science workshop 2023).
 
     Args:
         kind: "property" or "spread".

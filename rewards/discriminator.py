@@ -21,7 +21,8 @@ class DiscriminatorReward(Reward):
     The score, C + weight_dist D with the weight of the training, has no zero and no unit of its own and drifts while a
     GAN is trained; here it is centred on the mean of the training structures and divided by their standard deviation:
     0 is an average real structure, -1 scores one deviation lower. A structure that lacks atoms earns 0; the placement
-    that completes it earns the score.
+    that completes it earns the score. The critics are those of CryinGAN (Yong, Su and Ertekin, Digital Discovery 3,
+    1889 (2024), doi 10.1039/d4dd00100a).
 
     Args:
         run: Run id, run folder, or "newest".

@@ -14,7 +14,7 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from ase import Atoms
 
@@ -24,8 +24,21 @@ from megen_gym.rewards.worker import Settings, command, encode, greeting
 START_LIMIT = 300.0
 """Seconds for a child to import and build its calculator (a machine-learned potential may have to load weights)."""
 
-Answer = tuple[float | None, str | None, int]
-"""Energy (eV) or None, reason for its absence or None, calculator evaluations spent."""
+
+class Answer(NamedTuple):
+    """What became of one structure.
+
+    Attributes:
+        energy: eV, or None.
+        why: Reason for its absence, or None.
+        evaluations: Calculator evaluations spent.
+        forces: (n, 3) eV/Å where they were asked for.
+    """
+
+    energy: float | None
+    why: str | None = None
+    evaluations: int = 0
+    forces: list[list[float]] | None = None
 
 
 class Child:
@@ -114,24 +127,24 @@ class Pool:
         """Whether the children belong to another process, of which this one is a fork."""
         return os.getpid() != self.owner
 
-    def run(self, structures: Sequence[Atoms]) -> list[Answer]:
-        """An answer per structure, in order; one bad structure costs only its own row.
+    def run(self, structures: Sequence[Atoms], forces: bool = False) -> list[Answer]:
+        """An answer per structure, in order, with forces if they are wanted; a bad structure costs only its own row.
 
         Raises:
             InputError: when the calculator cannot be built at all.
         """
-        results: list[Answer] = [(None, "not computed", 0)] * len(structures)
+        results = [Answer(None, "not computed")] * len(structures)
         pending = deque(range(len(structures)))
         try:
             while pending or any(child.row is not None for child in self.children):
-                self._assign(pending, structures)
+                self._assign(pending, structures, forces)
                 self._collect(results)
         except BaseException:
             _kill_all(self.children, self.owner)  # late answers must not meet the next call
             raise
         return results
 
-    def _assign(self, pending: deque[int], structures: Sequence[Atoms]) -> None:
+    def _assign(self, pending: deque[int], structures: Sequence[Atoms], forces: bool) -> None:
         for child in list(self.children):
             if child.row is None and child.process.poll() is not None:
                 self._drop(child)
@@ -145,7 +158,7 @@ class Pool:
             else:
                 child = Child(self.settings, self._answers, max(1, (os.cpu_count() or 1) // self.workers))
                 self.children.append(child)
-            if child.send(encode(structures[pending[0]])):
+            if child.send({"atoms": encode(structures[pending[0]]), "forces": forces}):
                 child.row = pending.popleft()
             elif child.ready:
                 self._drop(child)  # it died while idle; the structure has not been tried
@@ -163,7 +176,7 @@ class Pool:
                 assert child.row is not None
                 limit = self.limit if child.ready else START_LIMIT
                 doing = "gave no energy" if child.ready else "did not start"
-                results[child.row] = (None, f"the calculator {doing} within {limit:g} s and was stopped", 0)
+                results[child.row] = Answer(None, f"the calculator {doing} within {limit:g} s and was stopped")
             return
         if child not in self.children:
             return
@@ -171,7 +184,7 @@ class Pool:
         if line is None or not line.endswith(b"\n"):
             ended = self._drop(child)
             if row is not None:
-                results[row] = (None, f"the calculator's process died ({ended})", 0)
+                results[row] = Answer(None, f"the calculator's process died ({ended})")
             return
         reply = json.loads(line)
         if "ready" in reply:
@@ -183,9 +196,9 @@ class Pool:
             self._drop(child)
             if not self._proven:
                 raise unusable(self.settings, reply["unusable"])
-            results[row] = (None, f"the calculator could not be built again: {reply['unusable']}", 0)
+            results[row] = Answer(None, f"the calculator could not be built again: {reply['unusable']}")
         else:
-            results[row] = (reply.get("energy"), reply.get("error"), reply["evaluations"])
+            results[row] = Answer(reply.get("energy"), reply.get("error"), reply["evaluations"], reply.get("forces"))
             child.row = None
 
     def _drop(self, child: Child) -> str:

@@ -20,6 +20,7 @@ _BUILT_IN: dict[str, str] = {
     "density": "megen_gym.rewards.crystals:DensityReward",
     "discriminator": "megen_gym.rewards.discriminator:DiscriminatorReward",
     "distance": "megen_gym.rewards.penalties:DistanceReward",
+    "lennard_jones": "megen_gym.rewards.lennard_jones:LennardJones",
     "megen": "megen_gym.rewards.megen:MegenReward",
     "molecule_valid": "megen_gym.rewards.molecules:MoleculeValidReward",
     "novelty": "megen_gym.rewards.novelty:NoveltyReward",
@@ -38,9 +39,9 @@ def reward_names() -> list[str]:
     """Names that :func:`make_reward` knows, besides import paths.
 
     >>> reward_names()
-    ['calculator', 'composition', 'contacts', 'dart', 'density', 'discriminator', 'distance', 'emt', 'gfn2', 'lj',
-    'megen', 'molecule_valid', 'novelty', 'property', 'soap_ridge', 'sum', 'target', 'tblite', 'valid',
-    'volume_per_atom']
+    ['calculator', 'composition', 'contacts', 'dart', 'density', 'discriminator', 'distance', 'emt', 'gfn2',
+    'lennard_jones', 'lj', 'megen', 'molecule_valid', 'novelty', 'property', 'soap_ridge', 'sum', 'target', 'tblite',
+    'valid', 'volume_per_atom']
     """
     return sorted({*_BUILT_IN, *_CALCULATORS, *_users})
 

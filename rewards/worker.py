@@ -110,8 +110,12 @@ class Engine:
         self._calculator = calculator
 
     def energy(self, atoms: Atoms) -> float:
-        """eV of `atoms` (or another of :data:`QUANTITIES`) after at most `relax_steps` optimiser steps; `atoms` is left
-        as it was.
+        """:meth:`judge` without forces."""
+        return self.judge(atoms)[0]
+
+    def judge(self, atoms: Atoms, forces: bool = False) -> tuple[float, Any]:
+        """eV of `atoms` (or another of :data:`QUANTITIES`) after at most `relax_steps` optimiser steps, and (n, 3) eV/Å
+        or None; `atoms` is left as it was.
 
         Raises:
             Exception: anything that the calculator raises; the next call then begins with a fresh calculator.
@@ -130,13 +134,14 @@ class Engine:
                 self.evaluations += int(optimizer.nsteps)
             self.evaluations += 1
             energy = QUANTITIES[self.settings.quantity](work)
+            pull = work.get_forces() if forces else None
         except (Exception, SystemExit):  # some calculators call sys.exit; any of them may be left half-way
             self._calculator = None
             raise
-        if not np.isfinite(energy):
+        if not np.isfinite(energy) or not np.isfinite(0.0 if pull is None else pull).all():
             self._calculator = None
-            raise ValueError(f"the calculator returned {energy}")
-        return energy
+            raise ValueError(f"the calculator returned {energy}" + ("" if pull is None else " and its forces"))
+        return energy, pull
 
 
 def encode(atoms: Atoms) -> dict[str, Any]:
@@ -175,14 +180,15 @@ def serve() -> None:
         return
     answer({"ready": True})
     while True:
-        atoms = Atoms(**messages.get())
+        question = messages.get()
         before = engine.evaluations
         try:
-            energy = engine.energy(atoms)
+            energy, forces = engine.judge(Atoms(**question["atoms"]), question["forces"])
         except (Exception, SystemExit) as error:
             answer({"error": reason(error), "evaluations": engine.evaluations - before})
         else:
-            answer({"energy": energy, "evaluations": engine.evaluations - before})
+            told = {} if forces is None else {"forces": np.asarray(forces).tolist()}
+            answer({"energy": energy, "evaluations": engine.evaluations - before, **told})
 
 
 BOOTSTRAP = (

@@ -6,18 +6,22 @@ from dataclasses import fields
 from typing import Any
 
 from ase.data import atomic_numbers
+from gymnasium.vector import AutoresetMode
 from stable_baselines3 import PPO
 
 from megen_gym import runs
 from megen_gym.actions import FocalCodec
 from megen_gym.agents.ppo.settings import Settings
 from megen_gym.envs.sb3 import SB3VecEnv
-from megen_gym.envs.vector import make_vec
+from megen_gym.envs.vector import StructureVectorEnv, make_vec
 from megen_gym.errors import InputError
 from megen_gym.tasks.cluster import ClusterTask
 from megen_gym.tasks.slots import SlotsTask
 
 MAX_EVAL_ENVS = 64
+
+SIZED = ("GaCluster", "LJCluster")
+"""Environments of one element, whose bag is a number of atoms."""
 
 
 def env_arguments(settings: Settings, evaluation: bool = False) -> dict[str, Any]:
@@ -42,7 +46,7 @@ def env_arguments(settings: Settings, evaluation: bool = False) -> dict[str, Any
         "scaffold": settings.scaffold,
     }
     arguments = {name: value for name, value in chosen.items() if value is not None}
-    if settings.env.startswith("GaCluster") and formula is None:
+    if settings.env.startswith(SIZED) and formula is None:
         arguments["n"] = settings.n
     if start is not None:
         arguments["split"] = "eval" if evaluation else "train"
@@ -170,16 +174,29 @@ def settings_of(run: runs.Run) -> Settings:
     return Settings(**run.settings)
 
 
-def load_policy(run: runs.Run, device: str = "cpu") -> PPO:
-    """The trained agent of a run as a policy (its ``predict`` plays the run's environment).
+def load_policy(run: runs.Run, device: str = "cpu", env: StructureVectorEnv | None = None) -> PPO:
+    """The trained agent of a run as a policy.
+
+    Args:
+        run: The run.
+        device: Where it decides.
+        env: What it is to play; by default the environment that it learned in. The covariant agent plays canvases of
+            other sizes too, with the distances and windows of that environment.
+
+    Raises:
+        InputError: when the weights do not fit the environment.
 
     Example:
         ``policy = load_policy(runs.newest("runs"))``
     """
     settings = settings_of(run)
     settings.device, settings.num_envs = device, 1
-    settings.num_steps_per_iter = max(settings.num_steps_per_iter, 1)
-    model = make_model(settings, training_env(settings))
+    settings.num_steps_per_iter = settings.mini_batch_size = max(settings.mini_batch_size, 2)
+    own = training_env(settings)
+    if env is not None:
+        settings.bag_scale = settings.bag_scale or float(own.env.task.canvas_size)  # type: ignore[attr-defined]
+        own = SB3VecEnv(StructureVectorEnv(1, env.task, env.engine.reward, autoreset_mode=AutoresetMode.SAME_STEP))
+    model = make_model(settings, own)
     load_weights(model, run)
     return model
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from megen_gym.agents.baselines import Greedy, RandomValid
 from megen_gym.analysis.table import Style, quality, quality_table
-from megen_gym.analysis.validity import valid_clusters
+from megen_gym.arena.found import valid_structures
 from megen_gym.envs.clusters import SEEDS, load_starts
 from megen_gym.envs.vector import StructureVectorEnv
 from megen_gym.rewards.base import EnergyReward, Reward
@@ -44,11 +44,8 @@ def probe(env: StructureVectorEnv) -> None:
 
 
 def complete_and_valid(task: Building, played: Rollout) -> BoolArray:
-    """(M,) every placement kept the rules, and so does a final cluster as a whole."""
-    if isinstance(task, SlotsTask):
-        return played.valid
-    rules = task.rules if task.rules.windows else None
-    return np.asarray(played.valid & valid_clusters(played.structures, rules))
+    """(M,) every placement kept the rules, and so does the final structure as a whole."""
+    return np.asarray(played.valid & valid_structures(task, played.structures))
 
 
 def lowest_known(reward: Reward, symbols: tuple[str, ...]) -> dict[str, float]:

@@ -18,7 +18,7 @@ class Settings:
     env: str = "GaCluster-v0"
     """Environment id."""
     n: int | None = 18
-    """Atoms of the final cluster (GaCluster-v0); None with --grow: any seed."""
+    """Atoms of the final cluster (GaCluster-v0, LJCluster-v0); None with --grow: any seed."""
     formula: str | None = None
     """Bag(s) to place, e.g. Ga18 or SF6,SOF4 (cycled), instead of n."""
     formulas: str | None = None

@@ -271,7 +271,10 @@ class GaClusterEnv(StructureEnv):
     the judge. The task of MeGen (Modee et al., Mach. Learn.: Sci. Technol. 4, 025032, 2023), which adds one atom to a
     seed, is ``start="seeds", n=None, grow=1, reward="megen"``.
 
-    ## Action space, observation space, rewards, episode end, info
+    ## Action space, observation space, episode end, info
+    As in :class:`ClusterEnv`.
+
+    ## Rewards
     As in :class:`ClusterEnv`. The return of an episode under ``reward="dart"`` is the binding energy in eV.
 
     ## Starting state

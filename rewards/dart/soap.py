@@ -53,6 +53,13 @@ class Soap:
         spectra = np.asarray(self._soap.create(Atoms(f"Ga{len(positions)}", positions=positions)), dtype=np.float64)
         return np.asarray(spectra / np.linalg.norm(spectra, axis=1, keepdims=True))
 
+    def with_derivatives(self, positions: Floats) -> tuple[Floats, Floats]:
+        """Spectra (n, F), not normalised, and their derivatives (n, n, 3, F) with the moves of each atom, per Å."""
+        derivatives, spectra = self._soap.derivatives(
+            Atoms(f"Ga{len(positions)}", positions=positions), attach=True, method="analytical", return_descriptor=True
+        )
+        return np.asarray(spectra, dtype=np.float64), np.asarray(derivatives, dtype=np.float64)
+
 
 def kernels(spectra: Floats, points: Floats, zeta: int = ZETA) -> Floats:
     """(M,) sum over the atoms of one cluster of its kernels with M sparse points."""
@@ -68,7 +75,8 @@ def repel(repulsion: PairRepulsion, positions: Floats) -> float:
 class SoapRidge(EnergyReward):
     """Pays the binding energy in eV by SOAP and kernel ridge regression; smooth in the positions, gallium only.
 
-    It ranks isomers of one size much better than ``dart`` (see the model card beside its weights) and is slower.
+    It has forces, so that structures can be relaxed, and ranks isomers of one size much better than ``dart`` (see the
+    model card beside its weights), but it is slower.
 
     Args:
         weights: npz file written by ``rewards/dart/soap_train.py``; None for the bundled one.
@@ -76,6 +84,8 @@ class SoapRidge(EnergyReward):
     Raises:
         InputError: for unreadable weights.
     """
+
+    has_forces = True
 
     def __init__(self, weights: str | Path | None = None) -> None:
         path = BUNDLED if weights is None else weights
@@ -118,6 +128,38 @@ class SoapRidge(EnergyReward):
         Raises:
             InputError: for elements other than gallium and for periodic structures.
         """
+        return self.energies(self._clusters(batch))
+
+    def energy_forces(self, batch: StructureBatch) -> tuple[FloatArray, FloatArray, dict[int, str]]:
+        """(B,) eV and (B, N, 3) eV/Å; errors as :meth:`energy`."""
+        energy, forces = np.zeros(len(batch)), np.zeros(batch.positions.shape)
+        for row, positions in enumerate(self._clusters(batch)):
+            if len(positions):
+                energy[row], forces[row, : len(positions)] = self._energy_forces(positions)
+        return energy, forces, {}
+
+    def _energy_forces(self, positions: Floats) -> tuple[float, Floats]:
+        spectra, derivatives = self._soap.with_derivatives(positions)
+        length = np.linalg.norm(spectra, axis=1, keepdims=True)
+        unit = spectra / length
+        products = unit @ self._points.T
+        slope = self._zeta * (self._coefficients * products ** (self._zeta - 1)) @ self._points
+        slope = (slope - unit * (unit * slope).sum(1, keepdims=True)) / length
+        # dscribe: (centre, moved atom, x y z, feature)
+        forces = -np.einsum("iaxf,if->ax", derivatives, slope)
+        energy = float((products**self._zeta).sum(0) @ self._coefficients)
+        if len(positions) > 1:
+            first, second = np.triu_indices(len(positions), 1)
+            moved = torch.from_numpy(positions).requires_grad_()
+            repulsion = self._repulsion((moved[first] - moved[second]).norm(dim=1)).sum()
+            repulsion.backward()  # type: ignore[no-untyped-call]
+            energy += float(repulsion.detach())
+            assert moved.grad is not None
+            forces -= moved.grad.numpy()
+        return energy, forces
+
+    def _clusters(self, batch: StructureBatch) -> list[Floats]:
+        """(n, 3) Å of each cluster."""
         check_gallium(batch)
         if batch.positions.size and np.abs(batch.positions).max() > FARTHEST:
             raise InputError(
@@ -125,4 +167,4 @@ class SoapRidge(EnergyReward):
                 f"{FARTHEST:.0e}; centre it or remove stray atoms"
             )
         pairs = zip(batch.positions, batch.n_atoms, strict=True)
-        return self.energies([np.asarray(positions[:count], dtype=np.float64) for positions, count in pairs])
+        return [np.asarray(positions[:count], dtype=np.float64) for positions, count in pairs]

@@ -16,6 +16,7 @@ import megen_gym.errors
 
 CASES = {
     "gallium": ("GaCluster-v0", {"n": 5}),
+    "lennard_jones": ("LJCluster-v0", {"n": 5}),
     "stop": ("GaCluster-v0", {"n": 5, "stop": True}),
     "skip": ("GaCluster-v0", {"n": 5, "on_refusal": "skip"}),
     "seeds": ("GaCluster-v0", {"n": None, "start": "seeds", "grow": 1, "reward": "megen"}),

@@ -26,6 +26,7 @@ SPECS = [
     {"name": "sum", "rewards": ["lj", {"name": "contacts", "weight": 0.1}, "contacts"]},
     {"name": "dart"},
     {"name": "soap_ridge"},
+    {"name": "lennard_jones", "epsilon": 0.5},
     {"name": "megen"},
 ]
 

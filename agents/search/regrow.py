@@ -1,0 +1,161 @@
+"""Basin hopping whose moves a policy makes: some atoms are taken away, and the policy puts them back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from megen_gym.agents.search.common import hop_energy, require_moving
+from megen_gym.arena.problem import Problem, Unpaid
+from megen_gym.envs.vector import StructureVectorEnv
+from megen_gym.errors import InputError
+from megen_gym.rollout import Policy, rollout
+from megen_gym.structure import FloatArray, IntArray, StructureBatch
+from megen_gym.tasks.cluster import ClusterState, ClusterTask
+
+LOOSENESS = 1.0
+"""Neighbours: an atom with one neighbour less is taken away e times as often."""
+
+SHARPNESS = 0.15
+"""Contacts, temperature of the policy ``compact`` here: half of what it has alone, for most of the structure stands."""
+
+ALIKE = 1 / 30
+"""In kT; minima whose energies are nearer than about this count as the same when visits are counted."""
+
+
+class Regrow:
+    """A policy as the proposal of basin hopping.
+
+    It starts from a structure that the policy builds. Each move takes 1 to `most` atoms away, those with few neighbours
+    first, lets the policy place them anew, relaxes, and accepts as Metropolis would. The relaxations are short, for
+    most of the structure is a minimum already, and an atom crosses the whole cluster in one move. After `patience`
+    moves without a new best the policy builds again from nothing. A minimum seems higher by `penalty` kT after each
+    visit, which drives the search on (energy landscape paving, Hansmann and Wille, Phys. Rev. Lett. 88, 068105 (2002),
+    doi 10.1103/PhysRevLett.88.068105).
+
+    Args:
+        env: Clusters or molecules, whose task the policy plays.
+        seed: Of the policy, if it has random numbers of its own.
+        run: A trained covariant agent; None for `policy`.
+        dir: Folder of the runs.
+        policy: Name of an untrained policy: compact or random.
+        most: Atoms that one move may take away; by default a sixth of the structure.
+        temperature: eV, kT of the choice; by default 0.2 of the energy per atom of the first structure.
+        patience: Moves without a new best before the search starts again.
+        penalty: kT by which a visit raises a minimum; 0 for plain basin hopping.
+
+    Raises:
+        InputError: for an environment without clusters or without an energy, or numbers out of range.
+    """
+
+    def __init__(
+        self,
+        env: StructureVectorEnv,
+        seed: int = 0,
+        run: str | None = None,
+        dir: str | Path = "runs",
+        policy: str = "compact",
+        most: int | None = None,
+        temperature: float | None = None,
+        patience: int = 200,
+        penalty: float = 0.3,
+    ) -> None:
+        from megen_gym.agents.registry import make_policy
+
+        require_moving(env, "regrow")
+        if not isinstance(env.task, ClusterTask):
+            raise InputError("regrow takes atoms off clusters and molecules; give such an environment, or leave it out")
+        positive = patience >= 1 and (most is None or most >= 1) and (temperature is None or temperature > 0)
+        if not positive or not 0 <= penalty < np.inf:
+            raise InputError(
+                f"most {most}, temperature {temperature}, patience {patience}, penalty {penalty} cannot be used; "
+                "give numbers above 0, and a penalty of 0 or more"
+            )
+        self.most, self.temperature, self.patience, self.penalty = most, temperature, patience, penalty
+        name = policy if run is None else f"covariant@{run}"
+        options = {"temperature": SHARPNESS} if name == "compact" else {}
+        self.policy: Policy = make_policy(name, env, seed=seed, dir=dir, **options)
+        if not callable(getattr(self.policy, "predict", None)):
+            raise InputError(f"policy {name!r} is a search and makes no moves; give compact, random, or a trained run")
+
+    def search(self, problem: Problem) -> None:
+        """Build, then take away and put back, until the budget is spent."""
+        rng = np.random.default_rng(problem.seed)
+        begun, heat = 0, 0.0
+        visits: Counter[int] = Counter()
+        while True:
+            structure = self._built(problem, begun)
+            begun += 1
+            energy = problem.judge(structure)[0]
+            structure, best, since = self._last(problem, structure), energy, 0
+            heat = heat or hop_energy(energy, int(structure.n_atoms[0]), self.temperature)
+            while since < self.patience:
+                proposal = self._moved(problem, structure, rng)
+                value = problem.judge(proposal)[0]
+                relaxed = self._last(problem, proposal)
+                since = 0 if value < best - 1e-6 else since + 1
+                best = min(best, value)
+                if not np.isfinite(value):
+                    continue
+                here, there = (round(one / (ALIKE * heat)) for one in (energy, value))
+                rise = (value - energy) / heat + self.penalty * (visits[there] - visits[here])
+                if rng.random() < np.exp(-max(rise, 0.0)):
+                    structure, energy, here = relaxed, value, there
+                visits[here] += 1
+
+    def _built(self, problem: Problem, number: int) -> StructureBatch:
+        played = rollout(
+            self.policy, problem.env(1, Unpaid()), 1, seed=problem.seed + number, deterministic=number == 0
+        )
+        return played.structures
+
+    def _last(self, problem: Problem, like: StructureBatch) -> StructureBatch:
+        """What was handed in last, centred."""
+        positions = problem.found[-1].positions
+        species = problem.found[-1].species
+        return StructureBatch.trusted((positions - positions.mean(0))[None], species[None], like.symbols)
+
+    def _moved(self, problem: Problem, structure: StructureBatch, rng: np.random.Generator) -> StructureBatch:
+        """The structure with some atoms placed anew; as it was if the policy fails to."""
+        count = int(structure.n_atoms[0])
+        if count < 3:
+            return structure
+        most = min(self.most or -(-count // 6), count - 2)
+        taken = self._taken(structure.positions[0], rng.integers(1, most + 1), rng)
+        task = problem.task
+        assert isinstance(task, ClusterTask)
+        state = _without(task, structure, taken)
+        episode_start = np.ones(1, dtype=bool)
+        memory: Any = None
+        for _ in range(len(taken)):
+            action, memory = self.policy.predict(task.observation(state), memory, episode_start, False)
+            state, _ = task.transition(state, np.asarray(action))
+            episode_start = np.zeros(1, dtype=bool)
+        grown = task.structures(state)
+        return grown if grown.n_atoms[0] == count else structure
+
+    def _taken(self, positions: FloatArray, count: int, rng: np.random.Generator) -> IntArray:
+        distances = np.linalg.norm(positions[:, None] - positions, axis=2)
+        np.fill_diagonal(distances, np.inf)
+        reach = 1.25 * np.median(distances.min(1))
+        neighbours = (distances < reach).sum(1)
+        weight = np.exp(-(neighbours - neighbours.min()) / LOOSENESS)
+        return np.asarray(rng.choice(len(positions), size=count, replace=False, p=weight / weight.sum()))
+
+
+def _without(task: ClusterTask, structure: StructureBatch, taken: IntArray) -> ClusterState:
+    """The canvas after atoms were taken away, and a bag that holds them."""
+    kept = np.delete(np.arange(int(structure.n_atoms[0])), taken)
+    positions = np.zeros((1, task.canvas_size, 3))
+    species = np.zeros((1, task.canvas_size), dtype=np.int64)
+    remaining = structure.positions[0, kept]
+    positions[0, : len(kept)] = remaining - remaining.mean(0)
+    species[0, : len(kept)] = structure.species[0, kept]
+    bag = np.bincount(structure.species[0, taken], minlength=len(task.symbols))[None]
+    none, size = np.zeros(1, dtype=np.int64), np.array([len(kept)])
+    return ClusterState(
+        positions, species, size, size.copy(), bag, bag.copy(), none, none.copy(), np.zeros(1, dtype=bool)
+    )

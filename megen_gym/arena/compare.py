@@ -1,0 +1,222 @@
+"""``python -m megen_gym compare``: policies side by side, with the same budget of energy evaluations."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from megen_gym import runs
+from megen_gym.arena.cell import CELL, Cell
+from megen_gym.arena.results import CELLS, COMPARISON, load_comparison, read_reference
+from megen_gym.arena.workers import play_cells
+from megen_gym.errors import InputError
+
+log = logging.getLogger("megen_gym")
+
+
+def compare(
+    env: str = "GaCluster-v0",
+    n: str | None = None,
+    policies: str = "random,greedy,basin_hopping",
+    budget: int = 1000,
+    seeds: str = "0",
+    output: Path = Path("comparison"),
+    *,
+    rewards: str | None = None,
+    env_kwargs: dict[str, Any] | None = None,
+    reward_kwargs: dict[str, Any] | None = None,
+    policy_kwargs: dict[str, dict[str, Any]] | None = None,
+    relax: bool = True,
+    fmax: float = 0.05,
+    window: float | None = None,
+    known_minimum: float | None = None,
+    tolerance: float = 1e-3,
+    reference: Path | None = None,
+    jobs: int = 1,
+    dir: Path = Path("runs"),
+    retry: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Compare policies on the same environments, with the same budget of energy evaluations.
+
+    Every energy, with or without forces, is counted where it is computed: those of relaxations, of a greedy policy's
+    candidates and of basin hopping alike. Finished comparisons and those that were stopped go on when the same command
+    is given again; cells that are done are not played twice. A policy that fails costs its own rows only.
+
+    Example: python -m megen_gym compare --env LJCluster-v0 --n 13 --policies random,regrow,basin_hopping --budget 2000
+    --seeds 0,1,2 --output lj13
+
+    Args:
+        env: Ids of environments, separated by commas.
+        n: Sizes, separated by commas; for environments that have an argument n.
+        policies: Names separated by commas, see python -m megen_gym policies; NAME@RUN for a trained one (a run's id,
+            its folder, or newest), module:function for one of your own.
+        budget: Energy evaluations of each policy, environment and seed.
+        seeds: Numbers separated by commas.
+        output: Folder of the comparison.
+        rewards: Names of rewards, separated by commas; those of the environments by default.
+        env_kwargs: Further arguments of the environments (JSON).
+        reward_kwargs: Arguments of the rewards (JSON).
+        policy_kwargs: Options by policy (JSON), e.g. '{"greedy": {"k": 20}}'.
+        relax: Relax what policies have built, where the reward has forces.
+        fmax: eV/Å, largest component of a force in what counts as relaxed.
+        window: eV above the best known value within which minima are counted (by atom where sizes differ); by default a
+            tenth of its size.
+        known_minimum: eV, what counts as found; by default what the reward knows (lennard_jones).
+        tolerance: eV, energies up to this above the known minimum are hits.
+        reference: File of known structures, for the share of novel ones.
+        jobs: Processes.
+        dir: Folder of the runs.
+        retry: Play cells again that failed.
+        progress: Show a progress bar.
+
+    Returns:
+        The folder, with table.md, table.csv, seeds.csv, comparison.png, structures.extxyz and report.html.
+
+    Raises:
+        InputError: before anything is played: for a policy that does not fit an environment, and values out of range.
+    """
+    from megen_gym.agents.registry import parse
+
+    logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
+    if jobs < 1 or (window is not None and not window > 0):
+        raise InputError(f"jobs {jobs} and window {window} cannot be used; give 1 or more jobs and a window above 0")
+    names = _words(policies, "policies")
+    for name in names:
+        parse(name)
+    options = policy_kwargs or {}
+    if strange := sorted(set(options) - set(names)):
+        raise InputError(f"policy_kwargs names {', '.join(strange)}, which is not among the policies {policies}")
+    tasks = _tasks(env, n, rewards, env_kwargs or {}, reward_kwargs)
+    cells = [
+        Cell(
+            one, arguments, policy, seed, budget, options.get(policy, {}), relax, fmax, known_minimum, tolerance,
+            str(dir), _digest(policy, dir),
+        )
+        for seed in _numbers(seeds, "seeds")
+        for one, arguments in tasks
+        for policy in names
+    ]  # fmt: skip
+    if reference is not None:
+        read_reference(reference)
+    _check(cells)
+    runs.make_folder(output)
+    settings = {
+        "budget": budget,
+        "window": window,
+        "reference": None if reference is None else str(reference),
+        "cells": [asdict(cell) for cell in cells],
+    }
+    runs.write_text(output / COMPARISON, json.dumps(settings, indent=1) + "\n")
+    _play(output, cells, jobs, retry, progress)
+    write_results(output)
+    return output
+
+
+def write_results(folder: Path) -> None:
+    """Tables, curves, structures and report of a folder whose cells are done."""
+    from megen_gym.arena.curves import panels, plot
+    from megen_gym.arena.page import lowest, report_of_comparison
+    from megen_gym.arena.tables import notes, policies_table, write_tables
+    from megen_gym.io import write_structures
+    from megen_gym.report import write_report
+
+    settings, played = load_comparison(folder)
+    write_tables(folder, settings, played)
+    if shown := panels(played):
+        plot(folder / "comparison.png", shown)
+    if structures := lowest(played):
+        write_structures(folder / "structures.extxyz", structures)
+    write_report(report_of_comparison(folder), folder / "report.html")
+    log.info("\n".join([policies_table(played, "text"), "", *notes(settings, played)]))
+    log.info(f"everything is in {folder}; open {folder / 'report.html'}")
+
+
+def _words(text: str, what: str) -> list[str]:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words or len(set(words)) < len(words):
+        raise InputError(f"{what} is {text!r}; give one or more different ones, separated by commas")
+    return words
+
+
+def _numbers(text: str, what: str) -> list[int]:
+    words = _words(str(text).strip("[]() "), what)
+    if not all(word.isascii() and word.isdigit() for word in words):
+        raise InputError(f"{what} is {text!r}; give whole numbers of 0 or more, separated by commas")
+    return [int(word) for word in words]
+
+
+def _tasks(
+    env: str, n: str | None, rewards: str | None, env_kwargs: dict[str, Any], reward_kwargs: dict[str, Any] | None
+) -> list[tuple[str, dict[str, Any]]]:
+    """Environments and their arguments."""
+    sizes: Sequence[dict[str, Any]] = [{}] if n is None else [{"n": size} for size in _numbers(n, "n")]
+    judges: Sequence[dict[str, Any]] = [{}] if rewards is None else [{"reward": r} for r in _words(rewards, "rewards")]
+    more = {} if reward_kwargs is None else {"reward_kwargs": reward_kwargs}
+    return [
+        (one, {**size, **env_kwargs, **judge, **more})
+        for one in _words(env, "env")
+        for size in sizes
+        for judge in judges
+    ]
+
+
+def _digest(policy: str, dir: Path) -> str:
+    """Of the weights of a trained policy's run, where it is a folder that can be told."""
+    _, _, run = policy.partition("@")
+    path = next((p for p in (Path(run), dir / run) if run and (p / runs.WEIGHTS).is_file()), None)
+    if run == "newest":
+        path = runs.newest(dir).path
+    if path is None or not (path / runs.WEIGHTS).is_file():
+        return ""
+    return hashlib.sha256((path / runs.WEIGHTS).read_bytes()).hexdigest()[:16]
+
+
+def _check(cells: Sequence[Cell]) -> None:
+    """Make every policy for every environment once.
+
+    Raises:
+        InputError: for the first that does not fit.
+    """
+    seen = set()
+    for cell in cells:
+        key = (cell.task, cell.policy)
+        if key not in seen:
+            seen.add(key)
+            cell.entrant(cell.problem())
+
+
+def _play(folder: Path, cells: Sequence[Cell], jobs: int, retry: bool, progress: bool) -> None:
+    from tqdm import tqdm
+
+    def waits(cell: Cell) -> bool:
+        path = folder / CELLS / cell.key / CELL
+        return not path.exists() or (retry and bool(json.loads(path.read_text())["error"]))
+
+    waiting = [cell for cell in cells if waits(cell)]
+    if len(waiting) < len(cells):
+        log.info(f"{len(cells) - len(waiting)} of {len(cells)} cells are done already")
+    if not waiting:
+        return
+    made = {cell.key: cell.budget for cell in cells if cell not in waiting}
+    total = sum(cell.budget for cell in cells)
+    with tqdm(
+        total=total, initial=sum(made.values()), desc="evaluations", unit="", disable=not progress, unit_scale=True
+    ) as bar:
+
+        def told(key: str, used: int) -> None:
+            made[key] = max(used, made.get(key, 0))
+            bar.update(sum(made.values()) - bar.n)
+
+        try:
+            play_cells([(cell, folder / CELLS / cell.key) for cell in waiting], jobs, told)
+        except KeyboardInterrupt:
+            bar.close()
+            log.info(f"stopped; what is done is in {folder}: the same command goes on from there")
+            raise SystemExit(130) from None
