@@ -43,6 +43,7 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     from megen_gym.agents.ppo.callback import EVALUATION_SEED, IterationEnd
     from megen_gym.analysis.curves import plot_learning_curves
     from megen_gym.io import write_structures
+    from megen_gym.report.folder import report_run
 
     check(settings)
     logging.basicConfig(level=settings.log_level, format="%(message)s", stream=sys.stdout)
@@ -84,7 +85,10 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     runs.write_text(run.path / "table.md", judge.table(played, evaluation, "markdown") + "\n")
     log.info(judge.table(played, evaluation))
     plot_learning_curves(str(run.path))
-    log.info(f"everything is in {run.path}; next: python structures.py --dir {settings.dir} --name {run.id}")
+    report_run(run)
+    log.info(
+        f"everything is in {run.path}, see report.html; next: python structures.py --dir {settings.dir} --name {run.id}"
+    )
     return run
 
 

@@ -29,7 +29,11 @@ class NoFeatures(BaseFeaturesExtractor):
 
 
 class CovariantPolicy(ActorCriticPolicy):
-    """:class:`CovariantAgent` for PPO and A2C: ``PPO(CovariantPolicy, env, policy_kwargs={"lmax": 4})``.
+    """A rotationally covariant actor-critic for PPO and A2C: ``PPO(CovariantPolicy, env, policy_kwargs={"lmax": 4})``.
+
+    Turn a structure, and the distribution of the places that the agent proposes turns with it. An e3nn network looks at
+    the canvas; the agent then decides about focus, element, distance and direction, one after the other, within what
+    the environment allows. After MolGym's covariant agent (Simm et al., ICLR 2021).
 
     Args:
         observation_space: Dict with positions, species, bag, focus_mask and element_mask; with cell and pbc too, atoms

@@ -88,6 +88,10 @@ class Plan:
 class CryinGANPolicy:
     """Plays structures of a trained generator; a policy with Stable-Baselines3's ``predict``.
 
+    CrystalSlots-v0 with free positions, in the cell and composition that the generator was trained on: a structure is
+    drawn at the start of each episode and its atoms are placed one by one. After CryinGAN (Yong, Su and Ertekin,
+    Digital Discovery 3, 1889 (2024), doi 10.1039/d4dd00100a).
+
     Args:
         run: Run id, run folder, "newest", or a :class:`.networks.GAN`.
         env: The environment that is to be played (single or vector), or its task.

@@ -42,6 +42,7 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     from megen_gym.agents.cryingan.logs import LOSSES, RATE_COLUMNS, RATES, EpochTable, plot_training
     from megen_gym.agents.cryingan.prepare import prepare
     from megen_gym.agents.nn.devices import device_of, gpu_memory
+    from megen_gym.report.folder import report_run
 
     logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
     log = logging.getLogger("megen_gym")
@@ -120,6 +121,7 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     finish(run, settings, prepared.held_out, log)
     if run.metrics():
         plot_training(run)
+    report_run(run)
     return run
 
 
@@ -162,7 +164,7 @@ def finish(run: runs.Run, settings: Settings, held_out: int, log: logging.Logger
             f"{metrics['w1_height'][row]:.4f} Å (heights)"
         )
     command = f"python agents/cryingan/generate.py{where(settings.dir)} --run {run.id} --n_struc 1000"
-    log.info(f"everything is in {run.path}; next: {command}")
+    log.info(f"everything is in {run.path}, see report.html; next: {command}")
 
 
 def reopen(wanted: Settings, given: Collection[str] | None) -> tuple[runs.Run, Settings]:

@@ -53,6 +53,9 @@ class Shown:
 class CrystalPolicy:
     """Writes crystals as the model does, inside the masks of the environment; a policy with SB3's ``predict``.
 
+    CrystalWyckoff-v0, with the lattice first or last as the model has it. After crystal_gpt and CrystalFormer (Cao et
+    al., arXiv 2403.15734).
+
     Args:
         run: Run id, run folder, "newest", or a :class:`.model.Model`.
         env: The environment that is to be played (single or vector), or its task.

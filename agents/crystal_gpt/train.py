@@ -49,6 +49,7 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     from megen_gym.agents.nn.epochs import part
     from megen_gym.agents.nn.events import Events
     from megen_gym.agents.nn.fitting import Plan, fit
+    from megen_gym.report.folder import report_run
 
     logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
     log = logging.getLogger("megen_gym")
@@ -100,6 +101,7 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     )  # fmt: skip
     finish(run, settings, len(split.valid), log)
     plot_training(run)
+    report_run(run)
     return run
 
 
@@ -182,7 +184,7 @@ def finish(run: runs.Run, settings: Settings, held_out: int, log: logging.Logger
             f"({parts}; {held_out} crystals, spreads at least 0.001)"
         )
     command = f"python agents/crystal_gpt/sample.py{where(settings.dir)} --run {run.id} --n 1000"
-    log.info(f"everything is in {run.path}; next: {command}")
+    log.info(f"everything is in {run.path}, see report.html; next: {command}")
 
 
 def main() -> None:

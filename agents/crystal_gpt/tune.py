@@ -53,6 +53,7 @@ def tune(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     from megen_gym.agents.crystal_gpt.training import PUBLISHED_FLOOR
     from megen_gym.agents.crystal_gpt.tune_logs import plot_tuning, row_of, summary, write_tuned
     from megen_gym.agents.nn.devices import device_of
+    from megen_gym.report.folder import report_run
 
     logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
     log = logging.getLogger("megen_gym")
@@ -144,9 +145,10 @@ def tune(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
             raise SystemExit(130) from None
     write_tuned(run, draw)
     plot_tuning(run, settings.minimise)
+    report_run(run)
     log.info(summary(run, best_epoch, settings.batchsize))
     command = f"python agents/crystal_gpt/sample.py{where(settings.dir)} --run {run.id} --n 1000"
-    log.info(f"everything is in {run.path}; next: {command}")
+    log.info(f"everything is in {run.path}, see report.html; next: {command}")
     return run
 
 

@@ -45,6 +45,9 @@ class Memory:
 class GSchNetPolicy:
     """Grows molecules as the model does, inside the masks of the environment; a policy with SB3's ``predict``.
 
+    Molecule-v0 and the cluster environments, with elements that the model knows. After G-SchNet (Gebauer et al.,
+    NeurIPS 2019; Nat. Commun. 13, 973 (2022), doi 10.1038/s41467-022-28526-y).
+
     A step draws a focus and what comes next beside it until something is to be placed; foci for which the model said
     stop are remembered in the state. If all are finished the policy stops, or, where the environment does not offer
     that, goes on with what the model finds likeliest to be placed.

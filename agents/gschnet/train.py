@@ -53,6 +53,7 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     from megen_gym.agents.nn.epochs import part
     from megen_gym.agents.nn.events import Events
     from megen_gym.agents.nn.fitting import Plan, fit
+    from megen_gym.report.folder import report_run
 
     logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
     log = logging.getLogger("megen_gym")
@@ -107,6 +108,7 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     )
     finish(run, settings, log)
     plot_training(run)
+    report_run(run)
     if data.prepared.cache is not None:
         data.prepared.cache.finish()
     return run

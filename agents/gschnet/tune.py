@@ -52,6 +52,7 @@ def tune(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     from megen_gym.agents.nn.devices import device_of, keep_memory
     from megen_gym.agents.nn.epochs import part
     from megen_gym.io import write_structures
+    from megen_gym.report.folder import report_run
 
     logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
     log = logging.getLogger("megen_gym")
@@ -114,6 +115,7 @@ def tune(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
             )
             raise SystemExit(130) from None
     finish(run, settings, log)
+    report_run(run)
     return run
 
 
@@ -156,7 +158,7 @@ def finish(run: runs.Run, settings: Settings, log: logging.Logger) -> None:
     names = {"reward": settings.reward, "kl": "log-ratio to the start (nats)", "n_atoms": "atoms"}
     plot_columns(run, names, "tuning.png")
     command = f"python agents/gschnet/generate.py{where(settings.dir)} --run {run.id} --n_molecules 100"
-    log.info(f"everything is in {run.path}; next: {command}")
+    log.info(f"everything is in {run.path}, see report.html; next: {command}")
 
 
 def main() -> None:

@@ -47,6 +47,7 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     from megen_gym.agents.polysrl.model import KIND, SPREAD
     from megen_gym.agents.polysrl.spread import Spread
     from megen_gym.agents.polysrl.training import Trainer, build, judge, target_of
+    from megen_gym.report.folder import report_run
 
     logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
     log = logging.getLogger("megen_gym")
@@ -100,8 +101,9 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
             log.warning(f"no spread: {error}")
     log.info(summary(run))
     plot_training(run)
+    report_run(run)
     log.info(
-        f"everything is in {run.path}; next: python agents/polysrl/test_representation.py"
+        f"everything is in {run.path}, see report.html; next: python agents/polysrl/test_representation.py"
         f"{where(settings.dir)} --model {run.id} --data TABLE.csv"
     )
     return run

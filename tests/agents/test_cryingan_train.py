@@ -82,7 +82,7 @@ def test_the_run_folder_is_complete(whole: runs.Run) -> None:
     names = {path.name for path in whole.path.iterdir()}
     assert names == {
         "config.json", "gen_data", "learning_rate.csv", "losses.csv", "metrics.csv", "model_saves",
-        "resume.safetensors", "training.png", "weights.safetensors",
+        "report.html", "resume.safetensors", "training.png", "weights.safetensors",
     }  # fmt: skip
     losses = (whole.path / "losses.csv").read_text().splitlines()
     assert losses[0] == "epoch,distance_dis,cost_dis,cost_gen,D_real,D_fake,D_dist_real,D_dist_fake"

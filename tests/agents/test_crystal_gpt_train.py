@@ -86,7 +86,9 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> runs.Run:
 
 def test_the_run_folder_is_complete_and_the_likelihood_grows(whole: runs.Run) -> None:
     names = {path.name for path in whole.path.iterdir()}
-    assert names == {"config.json", "metrics.csv", "resume.safetensors", "training.png", "weights.safetensors"}
+    assert names == {
+        "config.json", "metrics.csv", "report.html", "resume.safetensors", "training.png", "weights.safetensors"
+    }  # fmt: skip
     metrics = whole.metrics()
     assert metrics["nll"].min() < metrics["nll"][0] - 3
     total = sum(metrics[f"nll_{name}"] for name in ("w", "a", "xyz", "l"))

@@ -280,8 +280,8 @@ def whole(source: runs.Run) -> runs.Run:
 def test_the_run_folder_is_one_of_crystal_gpt(whole: runs.Run, source: runs.Run) -> None:
     names = {path.name for path in whole.path.iterdir()}
     assert names == {
-        "config.json", "metrics.csv", "pretrained.safetensors", "resume.safetensors", "structures_tuned.extxyz",
-        "tuning.png", "weights.safetensors",
+        "config.json", "metrics.csv", "pretrained.safetensors", "report.html", "resume.safetensors",
+        "structures_tuned.extxyz", "tuning.png", "weights.safetensors",
     }  # fmt: skip
     metrics = whole.metrics()
     assert metrics["iteration"].tolist() == list(range(7))

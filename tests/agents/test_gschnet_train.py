@@ -106,7 +106,8 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> runs.Run:
 
 def test_the_run_folder_is_complete_and_the_loss_falls(whole: runs.Run) -> None:
     assert {path.name for path in whole.path.iterdir()} == {
-        "config.json", "metrics.csv", "resume.safetensors", "split.npz", "training.png", "weights.safetensors"
+        "config.json", "metrics.csv", "report.html", "resume.safetensors", "split.npz", "training.png",
+        "weights.safetensors",
     }  # fmt: skip
     metrics = whole.metrics()
     assert list(metrics) == [

@@ -448,7 +448,8 @@ def test_the_judge_counts_ranks_of_own_structures(pairs: Pairs, monkeypatch: pyt
 
 def test_the_run_folder_is_complete_and_the_loss_falls(whole: runs.Run, data: Path) -> None:
     assert {path.name for path in whole.path.iterdir()} == {
-        "config.json", "metrics.csv", "resume.safetensors", "spread.safetensors", "training.png", "weights.safetensors"
+        "config.json", "metrics.csv", "report.html", "resume.safetensors", "spread.safetensors", "training.png",
+        "weights.safetensors",
     }  # fmt: skip
     metrics = whole.metrics()
     assert {"loss", "contrast", "right_pos", "right_neg", "mean_log_std", "lr", "hit_1", "hit_5", "miss"} < set(metrics)
