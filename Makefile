@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test slow lint types format clean
+.PHONY: help demo test slow lint types format docs clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -36,6 +36,13 @@ types: $(READY)  ## mypy on the wheel, as installed
 format: $(READY)  ## let ruff rewrite
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(READY)  ## the pages as a site that opens offline, build/site/index.html
+	$(BIN)/python -c "import furo, myst_parser" 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	$(BIN)/python docs/build.py
+	rm -rf build/site build/doctrees
+	$(BIN)/python -m sphinx -q -W --keep-going -d build/doctrees -c docs . build/site
 
 clean:  ## remove what was built, but no runs
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
