@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from megen_gym.agents.nn.finding import Kind as RunKind
 from megen_gym.envs.vector import StructureVectorEnv
 from megen_gym.errors import InputError, nearest
 
@@ -28,16 +27,16 @@ class Kind(NamedTuple):
     trained: str = "no"
 
 
-_HERE, _SEARCH = "megen_gym.agents.registry", "megen_gym.agents.search"
+_MADE, _SEARCH = "megen_gym.agents.makers", "megen_gym.agents.search"
 KINDS: dict[str, Kind] = {
-    "random": Kind(f"{_HERE}:random", "megen_gym.agents.baselines:RandomValid"),
-    "greedy": Kind(f"{_HERE}:greedy", "megen_gym.agents.baselines:Greedy"),
-    "compact": Kind(f"{_HERE}:compact", "megen_gym.agents.baselines:Compact"),
-    "covariant": Kind(f"{_HERE}:covariant", "megen_gym.agents.covariant.policy:CovariantPolicy", "may"),
-    "ppo": Kind(f"{_HERE}:ppo", f"{_SEARCH}.learner:Learner", "may"),
-    "cryingan": Kind(f"{_HERE}:cryingan", "megen_gym.agents.cryingan.policy:CryinGANPolicy", "yes"),
-    "crystal_gpt": Kind(f"{_HERE}:crystal_gpt", "megen_gym.agents.crystal_gpt.policy:CrystalPolicy", "yes"),
-    "gschnet": Kind(f"{_HERE}:gschnet", "megen_gym.agents.gschnet.policy:GSchNetPolicy", "yes"),
+    "random": Kind(f"{_MADE}:random", "megen_gym.agents.baselines:RandomValid"),
+    "greedy": Kind(f"{_MADE}:greedy", "megen_gym.agents.baselines:Greedy"),
+    "compact": Kind(f"{_MADE}:compact", "megen_gym.agents.baselines:Compact"),
+    "covariant": Kind(f"{_MADE}:covariant", "megen_gym.agents.covariant.policy:CovariantPolicy", "may"),
+    "ppo": Kind(f"{_MADE}:ppo", f"{_SEARCH}.learner:Learner", "may"),
+    "cryingan": Kind(f"{_MADE}:cryingan", "megen_gym.agents.cryingan.policy:CryinGANPolicy", "yes"),
+    "crystal_gpt": Kind(f"{_MADE}:crystal_gpt", "megen_gym.agents.crystal_gpt.policy:CrystalPolicy", "yes"),
+    "gschnet": Kind(f"{_MADE}:gschnet", "megen_gym.agents.gschnet.policy:GSchNetPolicy", "yes"),
     "basin_hopping": Kind(f"{_SEARCH}.hopping:BasinHopping", f"{_SEARCH}.hopping:BasinHopping"),
     "scipy_basin_hopping": Kind(f"{_SEARCH}.scipy_hopping:ScipyHopping", f"{_SEARCH}.scipy_hopping:ScipyHopping"),
     "minima_hopping": Kind(f"{_SEARCH}.hopping:MinimaHopping", f"{_SEARCH}.hopping:MinimaHopping"),
@@ -45,8 +44,6 @@ KINDS: dict[str, Kind] = {
     "regrow": Kind(f"{_SEARCH}.regrow:Regrow", f"{_SEARCH}.regrow:Regrow", "may"),
 }
 """Name: its kind."""
-
-PPO_RUN = RunKind("num_steps_per_iter", "agent trained by PPO", "agents/ppo_train.py")
 
 _users: dict[str, Callable[..., Any]] = {}
 
@@ -138,90 +135,6 @@ def make_policy(spec: str, env: StructureVectorEnv, *, seed: int = 0, dir: str |
         trained = {"run": run}
     _check_options(spec, make, [*options, *trained])
     return make(env, seed=seed, **trained, **options)
-
-
-def random(env: StructureVectorEnv, seed: int = 0, tries: int = 256) -> Any:
-    """Random valid placement."""
-    from megen_gym.agents.baselines import RandomValid
-
-    return RandomValid(_known_task(env, "random"), seed, tries)
-
-
-def greedy(env: StructureVectorEnv, seed: int = 0, k: int = 10, tries: int = 512) -> Any:
-    """Best of k."""
-    from megen_gym.agents.baselines import Greedy
-
-    return Greedy(_known_task(env, "greedy"), env.engine.reward, k, seed, tries)
-
-
-def compact(env: StructureVectorEnv, seed: int = 0, tries: int = 256, temperature: float = 0.3) -> Any:
-    """Many neighbours first."""
-    from megen_gym.agents.baselines import Compact
-
-    return Compact(_known_task(env, "compact"), seed, tries, temperature)
-
-
-def covariant(
-    env: StructureVectorEnv, seed: int = 0, run: str | None = None, dir: str | Path = "runs", **o: Any
-) -> Any:
-    """The covariant agent: a trained one, or one that learns within the budget."""
-    return _agent("covariant", env, seed, run, dir, o)
-
-
-def ppo(env: StructureVectorEnv, seed: int = 0, run: str | None = None, dir: str | Path = "runs", **o: Any) -> Any:
-    """Stable-Baselines3's own PPO: a trained one, or one that learns within the budget."""
-    return _agent("mlp", env, seed, run, dir, o)
-
-
-def _agent(
-    policy: str, env: StructureVectorEnv, seed: int, run: str | None, dir: str | Path, options: dict[str, Any]
-) -> Any:
-    if run is not None:
-        from megen_gym.agents.ppo.build import load_policy
-
-        if options:
-            raise InputError(f"a trained agent takes no options, {', '.join(options)} given; leave them out")
-        return load_policy(PPO_RUN.find(run, dir), env=env)
-    from megen_gym.agents.search.learner import Learner
-
-    return Learner(env, seed, policy=policy, **options)
-
-
-def cryingan(env: StructureVectorEnv, seed: int = 0, run: str = "newest", dir: str | Path = "runs") -> Any:
-    """CryinGAN's structures."""
-    from megen_gym.agents.cryingan.policy import CryinGANPolicy
-
-    return CryinGANPolicy(run, env, dir, seed)
-
-
-def crystal_gpt(env: StructureVectorEnv, seed: int = 0, run: str = "newest", dir: str | Path = "runs") -> Any:
-    """crystal_gpt's crystals."""
-    from megen_gym.agents.crystal_gpt.policy import CrystalPolicy
-
-    return CrystalPolicy(run, env, dir, seed=seed)
-
-
-def gschnet(
-    env: StructureVectorEnv,
-    seed: int = 0,
-    run: str = "newest",
-    dir: str | Path = "runs",
-    condition: dict[str, Any] | None = None,
-) -> Any:
-    """G-SchNet's molecules."""
-    from megen_gym.agents.gschnet.policy import GSchNetPolicy
-
-    return GSchNetPolicy(run, env, dir, condition=condition, seed=seed)
-
-
-def _known_task(env: StructureVectorEnv, name: str) -> Any:
-    from megen_gym.tasks.cluster import ClusterTask
-    from megen_gym.tasks.slots import SlotsTask
-    from megen_gym.tasks.wyckoff import WyckoffTask
-
-    if not isinstance(env.task, ClusterTask | SlotsTask | WyckoffTask):
-        raise InputError(f"policy {name!r} knows no {type(env.task).__name__}; give a policy that does")
-    return env.task
 
 
 def _load(path: str) -> Any:

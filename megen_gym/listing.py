@@ -140,6 +140,6 @@ def _reward_place(name: str) -> tuple[str, str | None]:
 
     if name in PRESETS:
         path, kwargs, _ = PRESETS[name]
-        return registry._BUILT_IN["calculator"], f"{path} {kwargs.get('method', '')}".rstrip()
-    target = registry._BUILT_IN.get(name) or registry._users[name]
+        return str(registry.target_of("calculator")), f"{path} {kwargs.get('method', '')}".rstrip()
+    target = registry.target_of(name)
     return (target if isinstance(target, str) else f"{target.__module__}:{target.__qualname__}"), None

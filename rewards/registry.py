@@ -46,6 +46,19 @@ def reward_names() -> list[str]:
     return sorted({*_BUILT_IN, *_CALCULATORS, *_users})
 
 
+def target_of(name: str) -> Target:
+    """``"module:Class"`` of a built-in reward, or what was registered under a name; short names of calculators are
+    rewards of the class that "calculator" means.
+
+    Raises:
+        InputError: for an unknown name.
+    """
+    target = _BUILT_IN.get("calculator" if name in _CALCULATORS else name) or _users.get(name)
+    if target is None:
+        raise InputError(f"unknown reward {name!r}; {nearest(name, reward_names())}")
+    return target
+
+
 def register(name: str, target: Target) -> None:
     """Make a reward of your own known by name in this process.
 

@@ -46,6 +46,7 @@ def regress(settings: Settings, given: Collection[str] | None = None) -> runs.Ru
     from megen_gym.agents.crystal_gpt.regression import KIND
     from megen_gym.agents.nn.devices import device_of
     from megen_gym.agents.nn.fitting import Plan, fit
+    from megen_gym.report.folder import report_run
 
     logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
     log = logging.getLogger("megen_gym")
@@ -95,6 +96,7 @@ def regress(settings: Settings, given: Collection[str] | None = None) -> runs.Ru
     )  # fmt: skip
     log.info(summary(run, train, valid))
     plot_regression(run, train, valid)
+    report_run(run)
     log.info(f'everything is in {run.path}; it is the reward property with {{"run": "{run.path}"}}')
     return run
 

@@ -16,11 +16,14 @@ from megen_gym.rollout import Policy, rollout
 from megen_gym.structure import FloatArray, IntArray, StructureBatch
 from megen_gym.tasks.cluster import ClusterState, ClusterTask
 
-LOOSENESS = 1.0
-"""Neighbours: an atom with one neighbour less is taken away e times as often."""
+LOOSENESS = 0.5
+"""Neighbours: an atom with one neighbour less is taken away e^2 times as often."""
 
 SHARPNESS = 0.15
 """Contacts, temperature of the policy ``compact`` here: half of what it has alone, for most of the structure stands."""
+
+SHARE = 0.5
+"""Of the moves, that a trained policy makes; ``compact`` makes the others, for a trained policy repeats itself."""
 
 ALIKE = 1 / 30
 """In kT; minima whose energies are nearer than about this count as the same when visits are counted."""
@@ -30,18 +33,19 @@ class Regrow:
     """A policy as the proposal of basin hopping.
 
     It starts from a structure that the policy builds. Each move takes 1 to `most` atoms away, those with few neighbours
-    first, lets the policy place them anew, relaxes, and accepts as Metropolis would. The relaxations are short, for
-    most of the structure is a minimum already, and an atom crosses the whole cluster in one move. After `patience`
-    moves without a new best the policy builds again from nothing. A minimum seems higher by `penalty` kT after each
-    visit, which drives the search on (energy landscape paving, Hansmann and Wille, Phys. Rev. Lett. 88, 068105 (2002),
-    doi 10.1103/PhysRevLett.88.068105).
+    first, lets the policy place them anew, relaxes, and accepts as Metropolis would. A trained policy makes half of the
+    moves and ``compact`` the others. The relaxations are short, for most of the structure is a minimum already, and an
+    atom crosses the whole cluster in one move. After `patience` moves without a new best the policy builds again from
+    nothing. A minimum seems higher by `penalty` kT after each visit, which drives the search on (energy landscape
+    paving, Hansmann and Wille, Phys. Rev. Lett. 88, 068105 (2002), doi 10.1103/PhysRevLett.88.068105); every other time
+    that it begins, the search does without.
 
     Args:
         env: Clusters or molecules, whose task the policy plays.
-        seed: Of the policy, if it has random numbers of its own.
+        seed: Of the policies, if they have random numbers of their own.
         run: A trained covariant agent; None for `policy`.
         dir: Folder of the runs.
-        policy: Name of an untrained policy: compact or random.
+        policy: Who makes the moves: compact, random, or any other policy, such as gschnet@RUN.
         most: Atoms that one move may take away; by default a sixth of the structure.
         temperature: eV, kT of the choice; by default 0.2 of the energy per atom of the first structure.
         patience: Moves without a new best before the search starts again.
@@ -61,7 +65,7 @@ class Regrow:
         most: int | None = None,
         temperature: float | None = None,
         patience: int = 200,
-        penalty: float = 0.3,
+        penalty: float = 1.0,
     ) -> None:
         from megen_gym.agents.registry import make_policy
 
@@ -78,6 +82,7 @@ class Regrow:
         name = policy if run is None else f"covariant@{run}"
         options = {"temperature": SHARPNESS} if name == "compact" else {}
         self.policy: Policy = make_policy(name, env, seed=seed, dir=dir, **options)
+        self.other: Policy = make_policy("compact", env, seed=seed, temperature=SHARPNESS) if run else self.policy
         if not callable(getattr(self.policy, "predict", None)):
             raise InputError(f"policy {name!r} is a search and makes no moves; give compact, random, or a trained run")
 
@@ -89,19 +94,22 @@ class Regrow:
         while True:
             structure = self._built(problem, begun)
             begun += 1
-            energy = problem.judge(structure)[0]
+            penalty = self.penalty if begun % 2 else 0.0
+            energy = float(problem.judge(structure)[0])
+            if not np.isfinite(energy):
+                continue
             structure, best, since = self._last(problem, structure), energy, 0
             heat = heat or hop_energy(energy, int(structure.n_atoms[0]), self.temperature)
             while since < self.patience:
                 proposal = self._moved(problem, structure, rng)
-                value = problem.judge(proposal)[0]
+                value = float(problem.judge(proposal)[0])
                 relaxed = self._last(problem, proposal)
                 since = 0 if value < best - 1e-6 else since + 1
                 best = min(best, value)
                 if not np.isfinite(value):
                     continue
                 here, there = (round(one / (ALIKE * heat)) for one in (energy, value))
-                rise = (value - energy) / heat + self.penalty * (visits[there] - visits[here])
+                rise = (value - energy) / heat + penalty * (visits[there] - visits[here])
                 if rng.random() < np.exp(-max(rise, 0.0)):
                     structure, energy, here = relaxed, value, there
                 visits[here] += 1
@@ -124,14 +132,15 @@ class Regrow:
         if count < 3:
             return structure
         most = min(self.most or -(-count // 6), count - 2)
-        taken = self._taken(structure.positions[0], rng.integers(1, most + 1), rng)
+        taken = self._taken(structure.positions[0], int(rng.integers(1, most + 1)), rng)
         task = problem.task
         assert isinstance(task, ClusterTask)
         state = _without(task, structure, taken)
         episode_start = np.ones(1, dtype=bool)
+        policy = self.policy if rng.random() < SHARE else self.other
         memory: Any = None
         for _ in range(len(taken)):
-            action, memory = self.policy.predict(task.observation(state), memory, episode_start, False)
+            action, memory = policy.predict(task.observation(state), memory, episode_start, False)
             state, _ = task.transition(state, np.asarray(action))
             episode_start = np.zeros(1, dtype=bool)
         grown = task.structures(state)

@@ -153,7 +153,8 @@ def write_tables(folder: Path, settings: Mapping[str, Any], played: Sequence[Pla
 
 def notes(settings: Mapping[str, Any], played: Sequence[Played]) -> list[str]:
     """What a reader of the table has to know."""
-    said = [f"Budget: {settings['budget']} evaluations of the energy for each policy and seed."]
+    judge = "energy" if all(one.outcome.energy for one in played) else "reward"
+    said = [f"Budget: {settings['budget']} evaluations of the {judge} for each policy and seed."]
     if any(one.outcome.relaxed for one in played):
         said.append("Structures are relaxed, and each evaluation on the way counts.")
     window = settings.get("window")

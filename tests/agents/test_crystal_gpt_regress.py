@@ -93,7 +93,14 @@ def test_a_simple_property_is_learned(trained: runs.Run, folder: Path, caplog: p
     assert metrics["train_r2"][-1] > 0.8
     assert metrics["mae"][-1] < 0.3 * metrics["mae"][0]
     names = {path.name for path in trained.path.iterdir()}
-    assert names == {"config.json", "metrics.csv", "regression.png", "resume.safetensors", "weights.safetensors"}
+    assert names == {
+        "config.json",
+        "metrics.csv",
+        "regression.png",
+        "report.html",
+        "resume.safetensors",
+        "weights.safetensors",
+    }
     assert trained.settings["crystal_regressor"]["property"] == "volume"
     model, run = load_regressor("newest", folder)
     assert (run.id, model.name, model.elements) == (trained.id, "volume", [8, 9, 11, 17, 19, 22, 40, 56])

@@ -1,0 +1,74 @@
+"""Basin hopping whose moves a policy makes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from megen_gym.agents.registry import make_policy
+from megen_gym.arena.playing import enter
+from megen_gym.arena.problem import Problem
+from megen_gym.errors import InputError
+
+
+def searched(env: str, arguments: dict[str, Any], budget: int, seed: int = 0, **options: Any) -> Problem:
+    """A problem whose budget was spent."""
+    problem = Problem.make(env, arguments, budget=budget, seed=seed)
+    enter(make_policy("regrow", problem.env(1), seed=seed, **options), problem)
+    return problem
+
+
+@pytest.mark.parametrize("budget", [1, 37, 90])
+def test_it_spends_the_budget_and_no_more(budget: int) -> None:
+    problem = searched("LJCluster-v0", {"n": 9}, budget)
+    assert problem.meter.used == budget
+    assert all(found.evaluations <= budget for found in problem.found)
+
+
+def test_a_seed_decides_everything() -> None:
+    values = [[found.value for found in searched("LJCluster-v0", {"n": 9}, 200, seed).found] for seed in (3, 3, 4)]
+    assert values[0] == values[1]
+    assert values[0] != values[2]
+
+
+def test_the_composition_stays_and_two_elements_work() -> None:
+    problem = searched("Cluster-v0", {"formula": "Cu4Au3", "reward": "emt"}, 120)
+    assert len(problem.found) > 2
+    counts = np.array([np.bincount(found.species, minlength=3) for found in problem.found])
+    goal = problem.meter.goal
+    assert goal is not None
+    assert (counts == goal).all()
+    assert sorted(goal.tolist()) == [0, 3, 4]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_seven_atoms_are_soon_right(seed: int) -> None:
+    hit = searched("LJCluster-v0", {"n": 7}, 600, seed).meter.hit
+    assert hit is not None
+    assert hit < 600
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_small_clusters_do_no_harm(count: int) -> None:
+    assert searched("LJCluster-v0", {"n": count}, 20).found
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"most": 0},
+        {"patience": 0},
+        {"temperature": 0.0},
+        {"temperature": float("nan")},
+        {"penalty": -1.0},
+        {"penalty": float("inf")},
+        {"policy": "basin_hopping"},
+        {"policy": "nobody"},
+        {"moost": 3},
+    ],
+)
+def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        searched("LJCluster-v0", {"n": 7}, 10, **options)
