@@ -12,7 +12,7 @@ import numpy as np
 
 from megen_gym.actions import Placement, rank_to_index
 from megen_gym.errors import InputError
-from megen_gym.rewards.base import Reward
+from megen_gym.rewards.base import EnergyReward, Reward
 from megen_gym.rollout import structures_of
 from megen_gym.structure import BoolArray, FloatArray, IntArray, StructureBatch
 from megen_gym.tasks.base import Observation
@@ -210,15 +210,26 @@ class Greedy(RandomValid):
         if isinstance(self.task, WyckoffTask):
             state = repeated_rows(self.task.read(batch), k)
             new, move = self.task.transition(state, actions.reshape(size * k, -1))
-            outcome = self.reward(self.task.structures(state), self.task.structures(new))
+            before = self.task.structures(state)
+            known = None
+            if isinstance(self.reward, EnergyReward):
+                known = {"energy": np.repeat(self.reward.energy_errors(before[::k])[0], k)}
+            outcome = self.reward(before, self.task.structures(new), known)
             value = np.where(move.placed, outcome.value, 0.0).reshape(size, k)
         else:
             before = structures_of(batch, self.task.symbols, self.task.lattice)
             repeated = before[np.repeat(np.arange(size), k)]
             after = _add(repeated, found.point[rows, order].reshape(-1, 3), found.element[rows, order].reshape(-1))
-            value = self.reward(repeated, after).value.reshape(size, k)
+            value = self._worth(repeated, after).reshape(size, k)
         best = np.where(good, value, value - 1e6).argmax(1)
         return np.asarray(actions[np.arange(size), best])
+
+    def _worth(self, before: StructureBatch, after: StructureBatch) -> FloatArray:
+        """Of an energy only that afterwards is asked for: the one before is the same for all candidates."""
+        if not isinstance(self.reward, EnergyReward):
+            return self.reward(before, after).value
+        energy, _ = self.reward.energy_errors(after)
+        return np.where(np.isfinite(energy), -energy, -np.inf)
 
 
 def repeated_rows(state: S, times: int) -> S:

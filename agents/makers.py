@@ -16,21 +16,21 @@ def random(env: StructureVectorEnv, seed: int = 0, tries: int = 256) -> Any:
     """Random valid placement."""
     from megen_gym.agents.baselines import RandomValid
 
-    return RandomValid(_known_task(env, "random"), seed, tries)
+    return RandomValid(_known_task(env, "random"), seed, _count("tries", tries))
 
 
 def greedy(env: StructureVectorEnv, seed: int = 0, k: int = 10, tries: int = 512) -> Any:
     """Best of k."""
     from megen_gym.agents.baselines import Greedy
 
-    return Greedy(_known_task(env, "greedy"), env.engine.reward, k, seed, tries)
+    return Greedy(_known_task(env, "greedy"), env.engine.reward, _count("k", k), seed, _count("tries", tries))
 
 
 def compact(env: StructureVectorEnv, seed: int = 0, tries: int = 256, temperature: float = 0.3) -> Any:
     """Many neighbours first."""
     from megen_gym.agents.baselines import Compact
 
-    return Compact(_known_task(env, "compact"), seed, tries, temperature)
+    return Compact(_known_task(env, "compact"), seed, _count("tries", tries), temperature)
 
 
 def covariant(
@@ -84,6 +84,12 @@ def gschnet(
     from megen_gym.agents.gschnet.policy import GSchNetPolicy
 
     return GSchNetPolicy(run, env, dir, condition=condition, seed=seed)
+
+
+def _count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"{name} is {value!r}; give a whole number of at least 1")
+    return value
 
 
 def _known_task(env: StructureVectorEnv, name: str) -> Any:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from megen_gym.envs.vector import StructureVectorEnv
 from megen_gym.errors import InputError, nearest
 
+_MADE, _SEARCH = "megen_gym.agents.makers", "megen_gym.agents.search"
+
 
 class Kind(NamedTuple):
     """A kind of policy.
@@ -20,23 +22,39 @@ class Kind(NamedTuple):
             options.
         manual: ``"module:Class"`` whose docstring is its manual page.
         trained: Whether it needs a trained run ("yes"), can have one ("may"), or learns nothing ("no").
+        runs: ``"module:name"`` of what its runs are, where it has any.
     """
 
     make: str
     manual: str
     trained: str = "no"
+    runs: str = f"{_MADE}:PPO_RUN"
 
 
-_MADE, _SEARCH = "megen_gym.agents.makers", "megen_gym.agents.search"
 KINDS: dict[str, Kind] = {
     "random": Kind(f"{_MADE}:random", "megen_gym.agents.baselines:RandomValid"),
     "greedy": Kind(f"{_MADE}:greedy", "megen_gym.agents.baselines:Greedy"),
     "compact": Kind(f"{_MADE}:compact", "megen_gym.agents.baselines:Compact"),
     "covariant": Kind(f"{_MADE}:covariant", "megen_gym.agents.covariant.policy:CovariantPolicy", "may"),
     "ppo": Kind(f"{_MADE}:ppo", f"{_SEARCH}.learner:Learner", "may"),
-    "cryingan": Kind(f"{_MADE}:cryingan", "megen_gym.agents.cryingan.policy:CryinGANPolicy", "yes"),
-    "crystal_gpt": Kind(f"{_MADE}:crystal_gpt", "megen_gym.agents.crystal_gpt.policy:CrystalPolicy", "yes"),
-    "gschnet": Kind(f"{_MADE}:gschnet", "megen_gym.agents.gschnet.policy:GSchNetPolicy", "yes"),
+    "cryingan": Kind(
+        f"{_MADE}:cryingan",
+        "megen_gym.agents.cryingan.policy:CryinGANPolicy",
+        "yes",
+        "megen_gym.agents.cryingan.networks:KIND",
+    ),
+    "crystal_gpt": Kind(
+        f"{_MADE}:crystal_gpt",
+        "megen_gym.agents.crystal_gpt.policy:CrystalPolicy",
+        "yes",
+        "megen_gym.agents.crystal_gpt.model:KIND",
+    ),
+    "gschnet": Kind(
+        f"{_MADE}:gschnet",
+        "megen_gym.agents.gschnet.policy:GSchNetPolicy",
+        "yes",
+        "megen_gym.agents.gschnet.model:KIND",
+    ),
     "basin_hopping": Kind(f"{_SEARCH}.hopping:BasinHopping", f"{_SEARCH}.hopping:BasinHopping"),
     "scipy_basin_hopping": Kind(f"{_SEARCH}.scipy_hopping:ScipyHopping", f"{_SEARCH}.scipy_hopping:ScipyHopping"),
     "minima_hopping": Kind(f"{_SEARCH}.hopping:MinimaHopping", f"{_SEARCH}.hopping:MinimaHopping"),
@@ -111,6 +129,19 @@ def parse(spec: str) -> tuple[str, str | None]:
     return name, run or None
 
 
+def run_folder(spec: str, dir: str | Path = "runs") -> Path | None:
+    """The folder of the run that ``NAME@RUN`` means today; None for a policy without one.
+
+    Raises:
+        InputError: if there is no such run of that kind.
+    """
+    name, run = parse(spec)
+    if run is None or name not in KINDS:
+        return None
+    found: Path = _load(KINDS[name].runs).find(run, dir).path
+    return found.resolve()
+
+
 def make_policy(spec: str, env: StructureVectorEnv, *, seed: int = 0, dir: str | Path = "runs", **options: Any) -> Any:
     """The policy or search that a command line means, for one environment.
 
@@ -134,14 +165,22 @@ def make_policy(spec: str, env: StructureVectorEnv, *, seed: int = 0, dir: str |
     if run is not None and not trained:
         trained = {"run": run}
     _check_options(spec, make, [*options, *trained])
-    return make(env, seed=seed, **trained, **options)
+    try:
+        return make(env, seed=seed, **trained, **options)
+    except InputError:
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+        raise InputError(
+            f"policy {spec!r} cannot be made ({why}); it is called with the environment, seed=... and its options"
+        ) from error
 
 
 def _load(path: str) -> Any:
     module, _, name = path.partition(":")
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # a module of the user may raise anything when it is imported
         if module.startswith("megen_gym."):
             raise
         raise InputError(

@@ -68,7 +68,10 @@ class Child:
         while answer is not None and "progress" in answer:
             self.heard(answer["progress"])
             answer = self._receive(self.limit)
-        return answer if answer is not None else {"died": self._obituary(f"gave no answer within {self.limit} s")}
+        if answer is not None:
+            return answer
+        late = "closed its output" if self.limit is None else f"gave no answer within {self.limit} s"
+        return {"died": self._obituary(late)}
 
     def _start(self) -> None:
         command = [sys.executable, "-c", self._code, json.dumps(sys.path)]
@@ -105,7 +108,7 @@ class Child:
         """Bury the process; how it ended."""
         assert self.process is not None
         with suppress(subprocess.TimeoutExpired):
-            self.process.wait(0.5)
+            self.process.wait(5.0 if self.limit is None else 0.5)
         code = self.process.poll()
         self._kill()
         if self.ended:

@@ -7,7 +7,7 @@ an episode telescopes to the binding energy of its last structure.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -81,9 +81,11 @@ class EnergyReward(Reward):
 
     Attributes:
         has_forces: Whether :meth:`energy_forces` is there, so that structures can be relaxed.
+        unit: eV, in which its energies are usually told: thresholds are multiples of it.
     """
 
     has_forces: bool = False
+    unit: float = 1.0
 
     @abstractmethod
     def energy(self, batch: StructureBatch) -> FloatArray:
@@ -104,6 +106,9 @@ class EnergyReward(Reward):
             f"{type(self).__name__} gives no forces, so nothing can be relaxed with it; use lennard_jones, soap_ridge "
             "or an ASE calculator"
         )
+
+    def prepare(self, symbols: Sequence[str]) -> None:
+        """Compute what energies of structures of these elements need beforehand, such as those of single atoms."""
 
     def known_minimum(self, batch: StructureBatch) -> FloatArray:
         """(B,) eV, the lowest energy known of each structure's composition; NaN where none is."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from megen_gym.errors import InputError, nearest, require
 from megen_gym.rewards.base import EnergyReward
 from megen_gym.rewards.pool import Answer, Pool, unusable
 from megen_gym.rewards.worker import OPTIMIZERS, QUANTITIES, Engine, Settings, load, reason
-from megen_gym.structure import FloatArray, StructureBatch
+from megen_gym.structure import EMPTY, FloatArray, StructureBatch
 
 PRESETS: dict[str, tuple[str, dict[str, Any], str | None]] = {
     "lj": ("ase.calculators.lj.LennardJones", {"sigma": 2.361, "epsilon": 0.5, "rc": 12.0}, None),
@@ -151,7 +151,9 @@ class CalculatorReward(EnergyReward):
         return self._judge(batch, forces=True)
 
     def _judge(self, batch: StructureBatch, forces: bool) -> tuple[FloatArray, FloatArray, dict[int, str]]:
-        reference = np.array([0.0, *(self._atom_energy(name, batch) for name in batch.symbols[1:])])
+        present = np.unique(batch.species)
+        there = [self._atom_energy(name) if row in present else 0.0 for row, name in enumerate(batch.symbols)]
+        reference = np.array([0.0, *there[1:]])
         energy, pull = 0.0 - reference[batch.species].sum(axis=1), np.zeros(batch.positions.shape if forces else 0)
         finite = np.isfinite(batch.positions).all(axis=(1, 2))
         errors = {int(row): "the positions are NaN or infinite" for row in np.flatnonzero(~finite)}
@@ -167,16 +169,25 @@ class CalculatorReward(EnergyReward):
         energy[failed], pull[failed if forces else []] = np.nan, np.nan
         return energy, pull, errors
 
+    def prepare(self, symbols: Sequence[str]) -> None:
+        """The energies of single atoms, where they are to be subtracted.
+
+        Raises:
+            InputError: when the calculator fails on one of them.
+        """
+        for symbol in symbols:
+            if symbol != EMPTY:
+                self._atom_energy(symbol)
+
     def close(self) -> None:
         """End the child processes; the next energy starts new ones. They also end with this process."""
         if self._pool is not None:
             self._pool.close()
         self._pool = None
 
-    def _atom_energy(self, symbol: str, batch: StructureBatch) -> float:
+    def _atom_energy(self, symbol: str) -> float:
         """eV to subtract for one atom of `symbol`; computed when the element occurs for the first time."""
-        index = batch.symbols.index(symbol)
-        if self.atom_energies is None or self.settings.quantity != "energy" or not np.any(batch.species == index):
+        if symbol == EMPTY or self.atom_energies is None or self.settings.quantity != "energy":
             return 0.0
         if isinstance(self.atom_energies, Mapping):
             if symbol not in self.atom_energies:

@@ -55,6 +55,7 @@ class LennardJones(EnergyReward):
             if not is_number(value) or not 0 < value < np.inf:
                 raise InputError(f"{name} is {value!r}; give a positive number")
         self.epsilon, self.sigma, self.invalid = float(epsilon), float(sigma), invalid
+        self.unit = self.epsilon
 
     def energy(self, batch: StructureBatch) -> FloatArray:
         """(B,) eV.

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "examples").glob("*.py"))
-SLOW = {"build_molecule", "critic_as_reward", "generator_proposes", "make_interface", "tune_crystals"}
+SLOW = {
+    "build_molecule", "critic_as_reward", "feed_back", "generator_in_basin_hopping", "generator_proposes", "leash",
+    "make_interface", "tune_crystals",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,11 @@ def starting_structure(problem: Problem, number: int = 0) -> StructureBatch:
     assert isinstance(task, ClusterTask | SlotsTask | WyckoffTask)
     policy = RandomValid(task, seed=problem.seed + number)
     played = rollout(policy, problem.env(1, Unpaid()), 1, seed=problem.seed + number)
-    return played.structures
+    count = int(played.structures.n_atoms[0])
+    whole = played.structures
+    return StructureBatch.trusted(
+        whole.positions[:, :count], whole.species[:, :count], whole.symbols, whole.cell, whole.pbc
+    )
 
 
 def hop_length(positions: FloatArray, step: float | None, relaxes: bool = True) -> float:
@@ -88,10 +92,18 @@ def hop_length(positions: FloatArray, step: float | None, relaxes: bool = True) 
 
 
 def hop_energy(energy: float, count: int, temperature: float | None, relaxes: bool = True) -> float:
-    """kT in eV: `temperature` where it is given, else :data:`WARMTH` of the energy per atom."""
+    """kT in eV: `temperature` where it is given, else :data:`WARMTH` of the energy per atom (of 1 eV per atom where
+    there is no energy)."""
     if temperature is not None:
         return temperature
+    if not abs(energy) < REFUSED:
+        energy = float(count)
     return max(WARMTH[relaxes] * abs(energy) / max(count, 1), 1e-3)
+
+
+def told(energy: float) -> FloatArray:
+    """(1,) eV as it is handed in: NaN for what a calculator could not judge."""
+    return np.array([energy if energy < REFUSED else np.nan])
 
 
 class CountedCalculator(Calculator):
@@ -124,6 +136,7 @@ class CountedCalculator(Calculator):
         else:
             (energy, errors), forces = reward.energy_errors(batch), np.zeros(batch.positions.shape)
         failed = bool(errors)
+        forces[:, : self.problem.fixed] = 0.0
         self.results = {
             "energy": REFUSED if failed else float(energy[0]),
             "forces": np.zeros_like(atoms.positions) if failed else forces[0],

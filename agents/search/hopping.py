@@ -10,6 +10,7 @@ from typing import Any
 
 import ase.optimize
 import numpy as np
+from ase.constraints import FixAtoms
 from ase.optimize.basin import BasinHopping as AseBasinHopping
 from ase.optimize.minimahopping import MinimaHopping as AseMinimaHopping
 
@@ -20,6 +21,7 @@ from megen_gym.agents.search.common import (
     require_forces,
     require_moving,
     starting_structure,
+    told,
 )
 from megen_gym.arena.problem import Problem
 from megen_gym.envs.vector import StructureVectorEnv
@@ -69,7 +71,10 @@ class BasinHopping:
         """Hop until the budget is spent."""
         np.random.seed(problem.seed)  # noqa: NPY002  (what ASE draws from)
         start = starting_structure(problem)
+        if start.positions.shape[1] < 2:
+            raise InputError("a single atom has nothing to hop over; give 2 atoms or more")
         atoms = start.to_atoms()[0]
+        atoms.set_constraint(FixAtoms(range(problem.fixed)))  # type: ignore[no-untyped-call]
         calculator = atoms.calc = CountedCalculator(problem, start)
         offers = calculator.batch
 
@@ -81,18 +86,17 @@ class BasinHopping:
                 new = bool(np.any(self.positions != positions))
                 energy = float(super().get_energy(positions))  # type: ignore[no-untyped-call]
                 if new:
-                    problem.offer(offers(atoms), np.array([energy]), minimum=problem.relaxes)
+                    problem.offer(offers(atoms), told(energy), minimum=problem.relaxes)
                 return energy
 
-        with _scratch():
-            silent: Any = None
-            hops = Hopping(
-                atoms, optimizer=getattr(ase.optimize, self.optimizer), fmax=problem.fmax,
-                dr=hop_length(start.positions[0], self.step, problem.relaxes), logfile=silent, trajectory=silent,
-                optimizer_logfile=silent, local_minima_trajectory=silent,
-            )  # fmt: skip
-            hops.kT = hop_energy(hops.Emin, len(atoms), self.temperature, problem.relaxes)
-            hops.run(ENDLESS)  # type: ignore[no-untyped-call]
+        silent: Any = None
+        hops = Hopping(
+            atoms, optimizer=getattr(ase.optimize, self.optimizer), fmax=problem.fmax,
+            dr=hop_length(start.positions[0], self.step, problem.relaxes), logfile=silent, trajectory=silent,
+            optimizer_logfile=silent, local_minima_trajectory=silent, adjust_cm=not problem.fixed,
+        )  # fmt: skip
+        hops.kT = hop_energy(hops.Emin, len(atoms), self.temperature, problem.relaxes)
+        hops.run(ENDLESS)  # type: ignore[no-untyped-call]
 
 
 class MinimaHopping:
@@ -127,7 +131,10 @@ class MinimaHopping:
         from ase.units import kB
 
         start = starting_structure(problem)
+        if start.positions.shape[1] < 2:
+            raise InputError("a single atom has nothing to hop over; give 2 atoms or more")
         atoms = start.to_atoms()[0]
+        atoms.set_constraint(FixAtoms(range(problem.fixed)))  # type: ignore[no-untyped-call]
         calculator = atoms.calc = CountedCalculator(problem, start)
         energy = float(atoms.get_potential_energy())  # type: ignore[no-untyped-call]
 
@@ -137,7 +144,7 @@ class MinimaHopping:
             def _optimize(self) -> None:
                 super()._optimize()  # type: ignore[no-untyped-call]
                 value = float(atoms.get_potential_energy())  # type: ignore[no-untyped-call]
-                problem.offer(calculator.batch(atoms), np.array([value]), minimum=True)
+                problem.offer(calculator.batch(atoms), told(value), minimum=True)
 
         with _scratch():
             Hopping(  # type: ignore[no-untyped-call]

@@ -9,6 +9,7 @@ from megen_gym.agents.search.common import require_moving, starting_structure
 from megen_gym.arena.problem import Problem
 from megen_gym.envs.vector import StructureVectorEnv
 from megen_gym.errors import InputError
+from megen_gym.periodic import Lattice
 from megen_gym.structure import StructureBatch
 
 
@@ -37,25 +38,27 @@ class RandomSearch:
         """Throw and relax until the budget is spent."""
         rng, number = np.random.default_rng(problem.seed), 0
         while True:
-            drawn = self._thrown(starting_structure(problem, number), rng)
+            drawn = self._thrown(starting_structure(problem, number), rng, problem.fixed)
             problem.judge(drawn)
             number += 1
 
-    def _thrown(self, like: StructureBatch, rng: np.random.Generator) -> StructureBatch:
-        """The atoms of a structure somewhere else."""
+    def _thrown(self, like: StructureBatch, rng: np.random.Generator, fixed: int = 0) -> StructureBatch:
+        """The atoms of a structure somewhere else, but for the first ones that are fixed."""
+        lattice = None if like.cell is None else Lattice(like.cell[0], like.pbc)
         radii = np.array([0.0, *(covalent_radii[atomic_numbers[name]] for name in like.symbols[1:])])[like.species[0]]
         extent = (np.sum(radii**3) / self.packing) ** (1 / 3)
-        points = np.zeros((0, 3))
-        for index in range(len(radii)):
+        points = like.positions[0, :fixed]
+        for index in range(fixed, len(radii)):
             apart = radii[:index] + radii[index]
             for attempt in range(200):
-                if like.cell is None:
+                if lattice is None:
                     draft = rng.normal(size=3)
                     draft *= extent * rng.random() ** (1 / 3) / np.linalg.norm(draft)
                 else:
-                    draft = rng.random(3) @ like.cell[0]
+                    draft = rng.random(3) @ lattice.cell
                 share = 0.8 * 0.99**attempt
-                if (np.linalg.norm(points - draft, axis=1) >= share * apart).all():
+                away = points - draft if lattice is None else lattice.minimum_image(points - draft)
+                if (np.linalg.norm(away, axis=1) >= share * apart).all():
                     break
             points = np.concatenate([points, draft[None]])
         return StructureBatch.trusted(points[None], like.species, like.symbols, like.cell, like.pbc)

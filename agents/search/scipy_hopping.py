@@ -11,6 +11,7 @@ from megen_gym.agents.search.common import (
     require_forces,
     require_moving,
     starting_structure,
+    told,
 )
 from megen_gym.arena.problem import Problem
 from megen_gym.arena.relaxing import HISTORY
@@ -51,21 +52,23 @@ class ScipyHopping:
 
         start, reward = starting_structure(problem), problem.reward
         assert isinstance(reward, EnergyReward)
-        count = start.positions.shape[1]
+        count, fixed = start.positions.shape[1], start.positions[0, : problem.fixed]
 
         def batch(x: FloatArray) -> StructureBatch:
-            return StructureBatch.trusted(x.reshape(1, count, 3), start.species, start.symbols, start.cell, start.pbc)
+            positions = np.concatenate([fixed, x.reshape(-1, 3)])[None]
+            return StructureBatch.trusted(positions, start.species, start.symbols, start.cell, start.pbc)
 
         def energy_gradient(x: FloatArray) -> tuple[float, FloatArray]:
             energy, forces, errors = reward.energy_forces(batch(x))
-            return (REFUSED, np.zeros_like(x)) if errors else (float(energy[0]), -forces[0].ravel())
+            return (REFUSED, np.zeros_like(x)) if errors else (float(energy[0]), -forces[0, len(fixed) :].ravel())
 
         def found(x: FloatArray, energy: float, accepted: bool) -> None:
-            problem.offer(batch(x), np.array([energy]), minimum=True)
+            problem.offer(batch(x), told(energy), minimum=True)
 
         first = float(reward.energy_errors(start)[0][0])
         basinhopping(
-            energy_gradient, start.positions.ravel(), niter=ENDLESS, T=hop_energy(first, count, self.temperature),
+            energy_gradient, start.positions[0, len(fixed) :].ravel(), niter=ENDLESS,
+            T=hop_energy(first, count, self.temperature),
             stepsize=hop_length(start.positions[0], self.step), callback=found,
             rng=np.random.default_rng(problem.seed),
             minimizer_kwargs={

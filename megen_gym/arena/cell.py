@@ -16,6 +16,7 @@ import numpy as np
 
 from megen_gym import runs
 from megen_gym.arena.found import Finds, save_finds
+from megen_gym.arena.meter import MeteredEnergy
 from megen_gym.arena.playing import check_fits, enter
 from megen_gym.arena.problem import Problem
 from megen_gym.errors import InputError
@@ -38,8 +39,8 @@ class Cell:
         fmax: eV/Å.
         known_minimum: eV, or None for what the reward knows.
         tolerance: eV, of a hit.
-        dir: Folder of the runs.
-        weights: Digest of the trained run, so that another training is another cell.
+        run: Folder of its run, where it is trained.
+        weights: Digest of that run's weights, so that another training is another cell.
     """
 
     env: str
@@ -52,7 +53,7 @@ class Cell:
     fmax: float = 0.05
     known_minimum: float | None = None
     tolerance: float = 1e-3
-    dir: str = "runs"
+    run: str = ""
     weights: str = ""
 
     @property
@@ -84,7 +85,8 @@ class Cell:
         from megen_gym.agents.registry import make_policy
 
         try:
-            made = make_policy(self.policy, problem.env(1), seed=self.seed, dir=self.dir, **self.options)
+            spec = f"{self.policy.partition('@')[0]}@{self.run}" if self.run else self.policy
+            made = make_policy(spec, problem.env(1), seed=self.seed, **self.options)
             check_fits(made)
         except InputError as error:
             raise InputError(f"policy {self.policy} cannot play {self.task}: {error}") from None
@@ -105,6 +107,7 @@ class Outcome:
         relaxed: Whether structures were relaxed.
         symbols: Of the species.
         pbc: Periodic axes.
+        one_composition: Whether all structures have the same.
         error: What was raised; "" if nothing was.
     """
 
@@ -117,16 +120,16 @@ class Outcome:
     relaxed: bool = False
     symbols: tuple[str, ...] = ("X",)
     pbc: tuple[bool, bool, bool] = (False, False, False)
+    one_composition: bool = True
     error: str = ""
 
 
 def run_cell(cell: Cell, folder: Path, told: Callable[[int], None] | None = None) -> None:
     """Play a cell and write its folder; what is raised is written too. ``cell.json`` comes last: where it is, the cell
     is done."""
-    seed_everything(cell.seed)
-    begun, problem = time.process_time(), None
-    error = ""
+    begun, problem, error = time.process_time(), None, ""
     try:
+        seed_everything(cell.seed)
         problem = cell.problem()
         problem.meter.told = told
         enter(cell.entrant(problem), problem)
@@ -141,10 +144,12 @@ def run_cell(cell: Cell, folder: Path, told: Callable[[int], None] | None = None
     lattice, meter = problem.task.lattice, problem.meter
     crystal = any(found.cell is not None for found in problem.found)
     pbc = lattice.pbc if lattice is not None else (crystal, crystal, crystal)
-    known = meter.target - cell.tolerance
+    unit = problem.reward.inner.unit if isinstance(problem.reward, MeteredEnergy) else 1.0
+    known = meter.target - cell.tolerance * unit
     outcome = Outcome(
         cell, meter.used, meter.hit, float(known) if np.isfinite(known) else None, cpu, problem.is_energy,
-        problem.relaxes, problem.task.symbols, (bool(pbc[0]), bool(pbc[1]), bool(pbc[2])), error,
+        problem.relaxes, problem.task.symbols, (bool(pbc[0]), bool(pbc[1]), bool(pbc[2])), meter.goal is not None,
+        error,
     )  # fmt: skip
     save_outcome(folder, outcome)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from megen_gym import runs
-from megen_gym.arena.cell import CELL, Cell
+from megen_gym.arena.cell import Cell, load_outcome
 from megen_gym.arena.results import CELLS, COMPARISON, load_comparison, read_reference
 from megen_gym.arena.workers import play_cells
 from megen_gym.errors import InputError
@@ -65,11 +65,11 @@ def compare(
         reward_kwargs: Arguments of the rewards (JSON).
         policy_kwargs: Options by policy (JSON), e.g. '{"greedy": {"k": 20}}'.
         relax: Relax what policies have built, where the reward has forces.
-        fmax: eV/Å, largest component of a force in what counts as relaxed.
+        fmax: eV/Å (epsilon/Å under lennard_jones), largest component of a force in what counts as relaxed.
         window: eV above the best known value within which minima are counted (by atom where sizes differ); by default a
             tenth of its size.
         known_minimum: eV, what counts as found; by default what the reward knows (lennard_jones).
-        tolerance: eV, energies up to this above the known minimum are hits.
+        tolerance: eV (or epsilon), energies up to this above the known minimum are hits.
         reference: File of known structures, for the share of novel ones.
         jobs: Processes.
         dir: Folder of the runs.
@@ -94,10 +94,13 @@ def compare(
     if strange := sorted(set(options) - set(names)):
         raise InputError(f"policy_kwargs names {', '.join(strange)}, which is not among the policies {policies}")
     tasks = _tasks(env, n, rewards, env_kwargs or {}, reward_kwargs)
+    trained = {name: _trained(name, dir) for name in names}
+    if known_minimum is not None and len(tasks) > 1:
+        raise InputError(f"known_minimum {known_minimum} was given for {len(tasks)} tasks; compare them one by one")
     cells = [
         Cell(
             one, arguments, policy, seed, budget, options.get(policy, {}), relax, fmax, known_minimum, tolerance,
-            str(dir), _digest(policy, dir),
+            *trained[policy],
         )
         for seed in _numbers(seeds, "seeds")
         for one, arguments in tasks
@@ -149,7 +152,10 @@ def _numbers(text: str, what: str) -> list[int]:
     words = _words(str(text).strip("[]() "), what)
     if not all(word.isascii() and word.isdigit() for word in words):
         raise InputError(f"{what} is {text!r}; give whole numbers of 0 or more, separated by commas")
-    return [int(word) for word in words]
+    numbers = [int(word) for word in words]
+    if len(set(numbers)) < len(numbers):
+        raise InputError(f"{what} is {text!r}, which names a number twice; name each once")
+    return numbers
 
 
 def _tasks(
@@ -167,15 +173,14 @@ def _tasks(
     ]
 
 
-def _digest(policy: str, dir: Path) -> str:
-    """Of the weights of a trained policy's run, where it is a folder that can be told."""
-    _, _, run = policy.partition("@")
-    path = next((p for p in (Path(run), dir / run) if run and (p / runs.WEIGHTS).is_file()), None)
-    if run == "newest":
-        path = runs.newest(dir).path
+def _trained(policy: str, dir: Path) -> tuple[str, str]:
+    """Folder of a policy's run and digest of its weights, empty where there is none."""
+    from megen_gym.agents.registry import run_folder
+
+    path = run_folder(policy, dir)
     if path is None or not (path / runs.WEIGHTS).is_file():
-        return ""
-    return hashlib.sha256((path / runs.WEIGHTS).read_bytes()).hexdigest()[:16]
+        return "" if path is None else str(path), ""
+    return str(path), hashlib.sha256((path / runs.WEIGHTS).read_bytes()).hexdigest()[:16]
 
 
 def _check(cells: Sequence[Cell]) -> None:
@@ -196,8 +201,8 @@ def _play(folder: Path, cells: Sequence[Cell], jobs: int, retry: bool, progress:
     from tqdm import tqdm
 
     def waits(cell: Cell) -> bool:
-        path = folder / CELLS / cell.key / CELL
-        return not path.exists() or (retry and bool(json.loads(path.read_text())["error"]))
+        outcome = load_outcome(folder / CELLS / cell.key)
+        return outcome is None or (retry and bool(outcome.error))
 
     waiting = [cell for cell in cells if waits(cell)]
     if len(waiting) < len(cells):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from megen_gym.arena.measure import distinct
+from megen_gym.arena.measure import MOST, comparable, distinct
 from megen_gym.arena.results import Played, grouped
 from megen_gym.structure import FloatArray
 
@@ -97,7 +97,8 @@ def _best(one: Played, grid: FloatArray) -> FloatArray:
 
 def _minima(one: Played, grid: FloatArray) -> FloatArray:
     finds = one.finds
-    rows = np.flatnonzero(one.low & (finds.minimum | (not one.outcome.relaxed)))[:2000]
+    rows = np.flatnonzero(one.low & (finds.minimum | (not one.outcome.relaxed)))
+    rows = np.sort(rows[np.argsort(comparable(finds, one.per_atom)[rows], kind="stable")][:MOST])
     batch = finds.batch(one.outcome.symbols, one.outcome.pbc)[rows]
     new = rows[distinct(batch)]
     count = _steps(grid, finds.evaluations[new].astype(float), np.arange(1, len(new) + 1, dtype=float))
@@ -127,7 +128,7 @@ def plot(path: Path, shown: Sequence[Panel]) -> None:
             (line,) = axis.plot(curve.x, curve.middle, label=curve.label)
             axis.fill_between(curve.x, curve.low, curve.high, color=line.get_color(), alpha=0.2, linewidth=0)
         axis.set(xscale="log", xlabel="energy evaluations", ylabel=panel.label, title=panel.title)
-        axis.set_xlim(1, panel.curves[0].x[-1])
+        axis.set_xlim(1, max(panel.curves[0].x[-1], 2))
         axis.grid(alpha=0.3)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small")
     with atomic(path) as temporary:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -111,7 +112,7 @@ def save_finds(folder: Path, finds: Finds) -> None:
 
 
 def load_finds(folder: Path) -> Finds:
-    """What ``found.npz`` holds; nothing where a cell failed before it began.
+    """What ``found.npz`` holds; nothing where it is not there, as when a cell failed before it began.
 
     Raises:
         InputError: if the file is damaged.
@@ -127,5 +128,5 @@ def load_finds(folder: Path) -> Finds:
     try:
         with np.load(path, allow_pickle=False) as file:
             return Finds(**{one.name: file[one.name] for one in fields(Finds)})
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise InputError(f"{path} is damaged ({error}); remove its folder and run the comparison again") from None

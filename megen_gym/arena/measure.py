@@ -32,7 +32,7 @@ class Row:
         valid: Share of them, 0-1; NaN without any.
         unique: Share of the valid ones (of the first 2,000) that is no duplicate of an earlier one.
         novel: Share of the unique ones that the reference does not hold; NaN without a reference.
-        best: Lowest energy of a valid one (eV), or highest return.
+        best: Lowest energy of a valid one (eV; eV/atom where sizes differ), or highest return.
         minima: Distinct valid structures within the window above the best known value, relaxed ones where structures
             are relaxed.
         hit: Evaluations until the known minimum was evaluated; NaN where it was not, or none is known.

@@ -14,8 +14,8 @@ from megen_gym.structure import BoolArray, FloatArray, IntArray, StructureBatch
 T = TypeVar("T")
 
 
-class Spent(Exception):
-    """The budget does not allow what was asked for."""
+class Spent(BaseException):
+    """The budget does not allow what was asked for; no error, so that nobody catches it by accident."""
 
 
 @dataclass

@@ -80,7 +80,7 @@ def lowest(played: Sequence[Played], most: int = SHOWN) -> list[Atoms]:
                     made.info["task"] = task
                 made.info["evaluations"] = int(one.finds.evaluations[good[row]])
                 atoms.append(made)
-                values.append(value)
+                values.append(value / (len(made) if one.per_atom else 1))
         shown += [atoms[index] for index in np.argsort(values, kind="stable")[:share]]
     return shown
 

@@ -66,6 +66,7 @@ class Problem:
         relaxes: Whether structures are relaxed before they are handed in.
         fmax: eV/Å, largest component of a force in what counts as relaxed.
         relax_limit: Evaluations that one relaxation may take.
+        fixed: Atoms that stand still, the first ones of every structure: those that a crystal's template keeps.
         found: What was handed in, in order.
     """
 
@@ -76,6 +77,7 @@ class Problem:
     relaxes: bool
     fmax: float = 0.05
     relax_limit: int = RELAX_LIMIT
+    fixed: int = 0
     found: list[Found] = field(default_factory=list)
 
     @classmethod
@@ -99,30 +101,39 @@ class Problem:
             budget: Evaluations.
             seed: Of everything that is random.
             relax: Relax where the reward has forces.
-            fmax: eV/Å.
+            fmax: eV/Å (epsilon/Å under lennard_jones).
             known_minimum: eV; by default what the reward knows.
-            tolerance: eV; energies up to this above the known minimum are hits.
+            tolerance: eV (or epsilon); energies up to this above the known minimum are hits.
 
         Raises:
-            InputError: as the environment, or for a budget or tolerance below what makes sense.
+            InputError: as the environment, for a budget or tolerance below what makes sense, or for a known minimum
+                where structures differ in composition.
         """
-        if budget < 1 or seed < 0 or not fmax > 0 or tolerance < 0:
+        if budget < 1 or not 0 <= seed < 2**32 or not fmax > 0 or not tolerance >= 0:
             raise InputError(
                 f"budget {budget}, seed {seed}, fmax {fmax}, tolerance {tolerance} cannot be used; give budget >= 1, "
-                "seed >= 0, fmax > 0 and tolerance >= 0"
+                "0 <= seed < 2^32, fmax > 0 and tolerance >= 0"
             )
         engine = make_vec(env_id, 1, **(arguments or {})).engine
         meter = Meter(budget, goal_of(engine.task))
         reward = metered(engine.reward, meter)
-        problem = cls(
-            engine.task, reward, meter, seed, relax and isinstance(reward, MeteredEnergy) and reward.has_forces, fmax
-        )
+        unit, relaxes = 1.0, False
+        if isinstance(reward, MeteredEnergy):
+            reward.inner.prepare(engine.task.symbols)
+            unit, relaxes = reward.inner.unit, relax and reward.has_forces
+        fixed = engine.task.template.n_kept if isinstance(engine.task, SlotsTask) else 0
+        problem = cls(engine.task, reward, meter, seed, relaxes, fmax * unit, fixed=fixed)
+        if known_minimum is not None and (meter.goal is None or not np.isfinite(known_minimum)):
+            raise InputError(
+                f"known_minimum {known_minimum} cannot be used with {env_id}; give a finite number, and an environment "
+                "whose structures all have one composition"
+            )
         known = np.nan if known_minimum is None else known_minimum
         if known_minimum is None and meter.goal is not None and isinstance(reward, MeteredEnergy):
             species = np.repeat(np.arange(len(meter.goal)), meter.goal)[None]
             blank = StructureBatch.trusted(np.zeros((*species.shape, 3)), species, engine.task.symbols)
             known = float(reward.known_minimum(blank)[0])
-        meter.target = known + tolerance
+        meter.target = known + tolerance * unit
         return problem
 
     @property
@@ -166,7 +177,7 @@ class Problem:
             (B,) eV of what was handed in.
 
         Raises:
-            Spent: when the budget ends; what was done until then is handed in.
+            Spent: when the budget ends; the structures before are handed in, the one being relaxed is not.
         """
         from megen_gym.arena.relaxing import relax_row
 
@@ -176,7 +187,7 @@ class Problem:
         for row in range(len(batch)):
             one, minimum = batch[row : row + 1], False
             if self.relaxes:
-                one, energies[row], minimum = relax_row(self.reward, one, self.fmax, self.relax_limit)
+                one, energies[row], minimum = relax_row(self.reward, one, self.fmax, self.relax_limit, self.fixed)
             else:
                 energies[row] = self.reward.energy_errors(one)[0][0]
             self.offer(one, energies[row : row + 1], tidy[row : row + 1], minimum)

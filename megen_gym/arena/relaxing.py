@@ -17,7 +17,7 @@ class NoEnergy(Exception):
 
 
 def relax_row(
-    reward: EnergyReward, batch: StructureBatch, fmax: float, limit: int
+    reward: EnergyReward, batch: StructureBatch, fmax: float, limit: int, fixed: int = 0
 ) -> tuple[StructureBatch, float, bool]:
     """The nearest minimum of one structure, its cell being kept.
 
@@ -26,6 +26,7 @@ def relax_row(
         batch: One structure.
         fmax: eV/Å; largest component of a force at the end.
         limit: Evaluations at most.
+        fixed: Atoms that stand still, the first ones.
 
     Returns:
         The relaxed structure, its energy (eV; NaN if the calculator failed), and whether `fmax` was reached.
@@ -44,6 +45,7 @@ def relax_row(
         energy, forces, errors = reward.energy_forces(moved(x))
         if errors:
             raise NoEnergy(errors[0])
+        forces[0, :fixed] = 0.0
         return float(energy[0]), -forces[0].ravel()
 
     try:

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from megen_gym.arena.cell import Cell, Outcome, load_outcome
-from megen_gym.arena.found import Finds, load_finds
+from megen_gym.arena.found import FINDS, Finds, load_finds
 from megen_gym.arena.measure import Row, best_and_low, comparable, row_of
 from megen_gym.errors import InputError
 from megen_gym.io import read_structures
-from megen_gym.structure import BoolArray, FloatArray, StructureBatch
+from megen_gym.structure import BoolArray, StructureBatch
 
 COMPARISON, CELLS = "comparison.json", "cells"
 
@@ -72,9 +70,8 @@ def measured(
     played: dict[str, Played] = {}
     for task in dict.fromkeys(cell.task for cell in cells):
         outcomes = [o for cell in cells if cell.task == task and (o := found[cell.key]) is not None]
-        finds = [load_finds(folder / CELLS / outcome.cell.key) for outcome in outcomes]
-        compositions = {row.tobytes() for one, o in zip(finds, outcomes, strict=True) for row in _counts(one, o)}
-        per_atom = len(compositions) > 1
+        finds = [_finds(folder / CELLS / outcome.cell.key, outcome) for outcome in outcomes]
+        per_atom = all(outcome.energy for outcome in outcomes) and not all(o.one_composition for o in outcomes)
         best, low = best_and_low(outcomes, finds, window, per_atom)
         for outcome, one in zip(outcomes, finds, strict=True):
             row = row_of(outcome, one, low, reference, per_atom)
@@ -84,9 +81,15 @@ def measured(
     return [played[cell.key] for cell in cells if cell.key in played]
 
 
-def _counts(finds: Finds, outcome: Outcome) -> FloatArray:
-    kinds = np.arange(1, len(outcome.symbols))
-    return np.asarray(np.unique((finds.species[finds.valid][..., None] == kinds).sum(1), axis=0))
+def _finds(folder: Path, outcome: Outcome) -> Finds:
+    """The structures of a cell.
+
+    Raises:
+        InputError: where they are lost.
+    """
+    if not outcome.error and not (folder / FINDS).exists():
+        raise InputError(f"{folder / FINDS} is gone; remove its folder and run the comparison again")
+    return load_finds(folder)
 
 
 def errors(played: Sequence[Played]) -> dict[str, str]:

@@ -65,7 +65,7 @@ class _Column:
 
 def _mean(name: str, key: str, show: str, scale: float = 1.0) -> _Column:
     def numbers(group: Sequence[Played]) -> tuple[float, ...]:
-        values = np.array([getattr(one.row, key) for one in group], dtype=float)
+        values = np.array([getattr(one.row, key) for one in group] or [np.nan], dtype=float)
         known = values[np.isfinite(values)]
         return (float(known.mean()), float(known.std())) if len(known) else (np.nan, np.nan)
 
@@ -80,7 +80,7 @@ def _mean(name: str, key: str, show: str, scale: float = 1.0) -> _Column:
 
 def _best() -> _Column:
     def numbers(group: Sequence[Played]) -> tuple[float, ...]:
-        values = np.array([one.row.best for one in group])
+        values = np.array([one.row.best for one in group] or [np.nan])
         known = values[np.isfinite(values)]
         if not len(known):
             return np.nan, np.nan, np.nan
@@ -98,7 +98,7 @@ def _best() -> _Column:
 
 def _hits() -> _Column:
     def numbers(group: Sequence[Played]) -> tuple[float, ...]:
-        values = np.array([one.row.hit for one in group])
+        values = np.array([one.row.hit for one in group] or [np.nan])
         late = np.where(np.isfinite(values), values, np.inf)
         return float(np.isfinite(values).sum()), float(np.median(late))
 
@@ -118,7 +118,9 @@ def _hits() -> _Column:
 def _columns(played: Sequence[Played]) -> dict[str, _Column]:
     """By title; columns that nobody knows are left out."""
     energy = all(one.outcome.energy for one in played)
-    unit = " (eV/atom)" if any(one.per_atom for one in played) else " (eV)"
+    unit = " (eV/atom)" if all(one.per_atom for one in played) else " (eV)"
+    if len({one.per_atom for one in played}) > 1:
+        unit = " (eV, or eV/atom where sizes differ)"
     columns = {
         "structures": _mean("structures", "structures", "{:.0f}"),
         "valid (%)": _mean("valid", "valid", "{:.1f}", 100),
@@ -155,9 +157,12 @@ def notes(settings: Mapping[str, Any], played: Sequence[Played]) -> list[str]:
     """What a reader of the table has to know."""
     judge = "energy" if all(one.outcome.energy for one in played) else "reward"
     said = [f"Budget: {settings['budget']} evaluations of the {judge} for each policy and seed."]
-    if any(one.outcome.relaxed for one in played):
-        said.append("Structures are relaxed, and each evaluation on the way counts.")
+    relaxed = dict.fromkeys(one.row.task for one in played if one.outcome.relaxed)
+    if relaxed:
+        where = "" if len(relaxed) == len({one.row.task for one in played}) else f" in {', '.join(relaxed)}"
+        said.append(f"Structures are relaxed{where}, and each evaluation on the way counts.")
     window = settings.get("window")
-    above = "a tenth of its size" if window is None else f"{window:g} eV"
+    unit = "eV/atom" if played and all(one.per_atom for one in played) else "eV"
+    above = "a tenth of its size" if window is None else f"{window:g} {unit}"
     said.append(f"Low minima: distinct valid structures up to {above} above the best known value.")
     return said + [f"{who} failed: {why}" for who, why in errors(played).items()]

@@ -113,7 +113,60 @@ def test_slower_entrants_keep_the_budget(name: str) -> None:
 def test_looking_at_energies_is_paid_for() -> None:
     problem = Problem.make("LJCluster-v0", {"n": 5}, budget=100, relax=False)
     enter(make_policy("greedy", problem.env(1), k=4), problem)
-    assert 0 < len(problem.found) <= 100 // (5 * 4), "four candidates for each of five atoms, and the end"
+    # Four candidates for each of five atoms, and the end.
+    assert [found.evaluations for found in problem.found] == [21, 42, 63, 84]
+
+
+def test_kept_atoms_stand_still() -> None:
+    arguments = {
+        "template": "fcc", "prototype_kwargs": {"formula": "Cu"}, "supercell": [2, 2, 1], "keep": 6, "reward": "emt",
+    }  # fmt: skip
+    for name in ("random", "random_search", "basin_hopping", "scipy_basin_hopping"):
+        problem = Problem.make("CrystalSlots-v0", arguments, budget=250)
+        assert problem.fixed == 6
+        enter(make_policy(name, problem.env(1)), problem)
+        kept = np.stack([found.positions[:6] for found in problem.found])
+        np.testing.assert_allclose(kept, np.broadcast_to(problem.task.template.positions[:6], kept.shape), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["basin_hopping", "scipy_basin_hopping", "random_search"])
+def test_searches_take_what_is_smaller_than_the_canvas(name: str) -> None:
+    problem = Problem.make("LJCluster-v0", {"formula": "Ar", "size_range": (4, 5), "canvas_size": 7}, budget=80)
+    enter(make_policy(name, problem.env(1)), problem)
+    assert {len(found.species) for found in problem.found} <= {4, 5}
+    assert problem.found
+
+
+def test_what_a_calculator_refuses_is_no_energy() -> None:
+    problem = Problem.make("Cluster-v0", {"formula": "Cu4", "reward": "emt"}, budget=200, seed=1)
+    inner, asked = problem.reward.inner, 0
+    honest = inner.energy_forces
+
+    def failing(batch):
+        nonlocal asked
+        asked += 1
+        if asked % 3:
+            return honest(batch)
+        return np.full(1, np.nan), np.full(batch.positions.shape, np.nan), {0: "no"}
+
+    inner.energy_forces = failing
+    enter(make_policy("basin_hopping", problem.env(1)), problem)
+    values = np.array([found.value for found in problem.found])
+    assert np.isnan(values).any()
+    assert np.nanmax(values) < 100
+
+
+def test_thresholds_follow_the_unit_of_energy() -> None:
+    problem = Problem.make("LJCluster-v0", {"n": 6, "epsilon": 1e-3}, budget=50)
+    assert problem.meter.target == pytest.approx(1e-3 * (GLOBAL_MINIMA[6] + 1e-3))
+    assert problem.fmax == pytest.approx(5e-5)
+
+
+def test_single_atoms_are_free() -> None:
+    problem = Problem.make("Cluster-v0", {"formula": "Au3Cu2", "reward": "emt"}, budget=1, relax=False)
+    enter(make_policy("random", problem.env(1)), problem)
+    assert problem.meter.used == 1
+    assert len(problem.found) == 1
 
 
 def test_what_is_no_energy_is_judged_placement_by_placement() -> None:
@@ -182,6 +235,11 @@ def test_options_are_checked() -> None:
     for spec, options in (("greedy", {"kk": 3}), ("covariant", {"learning": 1}), ("basin_hopping", {"step": -1})):
         with pytest.raises(InputError):
             make_policy(spec, env, **options)
-    for values in ({"budget": 0}, {"seed": -1}, {"fmax": 0}, {"tolerance": -1}):
+    for values in ({"budget": 0}, {"seed": -1}, {"seed": 2**32}, {"fmax": 0}, {"tolerance": -1}):
         with pytest.raises(InputError, match="cannot be used"):
             Problem.make("LJCluster-v0", LJ, **values)
+    with pytest.raises(InputError, match="one composition"):
+        Problem.make("LJCluster-v0", {"formula": "Ar", "size_range": (4, 5)}, known_minimum=-6.0)
+    for spec, options in (("greedy", {"k": 0}), ("random", {"tries": "many"})):
+        with pytest.raises(InputError, match="whole number"):
+            make_policy(spec, env, **options)

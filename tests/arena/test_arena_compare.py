@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -131,6 +132,10 @@ def test_a_killed_comparison_goes_on_to_the_same_table(compared: Path, own: Path
         ({"env": "CrystalSlots-v0"}, "no such argument"),
         ({"n": "6.5"}, "whole numbers"),
         ({"seeds": "a"}, "whole numbers"),
+        ({"seeds": "0,00"}, "twice"),
+        ({"n": "5,6", "known_minimum": -9.1}, "one by one"),
+        ({"policies": "own_broken:Thing"}, "cannot be imported"),
+        ({"policies": "covariant@newest", "dir": Path("nowhere")}, "no agent trained by PPO"),
         ({"budget": 0}, "budget"),
         ({"jobs": 0}, "jobs"),
         ({"window": 0.0}, "window"),
@@ -144,6 +149,31 @@ def test_wrong_input_is_refused_before_anything_is_written(changed: dict, words:
     with pytest.raises(InputError, match=words):
         compare(**arguments, output=tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
+
+
+def test_damaged_cells_are_named(compared: Path, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(own))
+    for name, change in (("cell.json", "{"), ("found.npz", ""), ("found.npz", None)):
+        folder = shutil.copytree(compared, tmp_path / f"{name}{change}")
+        path = next(folder.glob(f"cells/*random-s0*/{name}"))
+        path.unlink() if change is None else path.write_text(change)
+        with pytest.raises(InputError, match=r"damaged|gone"):
+            compare(**ARGUMENTS, output=folder, progress=False)
+
+
+def test_a_trained_agent_competes(tmp_path: Path) -> None:
+    from megen_gym.agents.ppo.settings import Settings
+    from megen_gym.agents.ppo_train import train
+
+    small = {"num_envs": 4, "num_steps": 40, "num_steps_per_iter": 20, "mini_batch_size": 20, "num_eval_episodes": 2}
+    train(Settings(env="LJCluster-v0", n=5, dir=tmp_path, progress=False, **small))
+    folder = compare(
+        "LJCluster-v0", "6", "covariant@newest,regrow@newest", 60, "0", tmp_path / "out", dir=tmp_path, progress=False
+    )
+    table = rows(folder / "table.csv")
+    assert [row["failed"] for row in table] == ["0", "0"]
+    cells = json.loads((folder / "comparison.json").read_text())["cells"]
+    assert all(cell["weights"] and Path(cell["run"]).is_dir() for cell in cells)
 
 
 def test_several_tasks_rewards_and_a_reference(compared: Path, tmp_path: Path) -> None:
