@@ -47,6 +47,7 @@ def run(tmp_path: Path) -> Run:
     return run
 
 
+@pytest.mark.slow
 def test_the_two_commands(run, tmp_path):
     done = script("structures.py", "--dir", run.path.parent, "--symbols=X,Ga", "--unique", "--valid_only")
     assert done.returncode == 0, done.stderr

@@ -106,12 +106,14 @@ def test_coordinates_alone_have_no_distance_critic(tmp_path: Path, preset: str) 
     assert set(load_gan(run.path)[0].modules) == {"generator", "average", "coordinate"}
 
 
+@pytest.mark.slow
 def test_a_slab_repeats_along_two_axes(tmp_path: Path) -> None:
     run = train(small(tmp_path, n_epochs=1, pbc="TTF"))
     assert load_gan(run.path)[0].system.pbc == (True, True, False)
     assert not read(run.path / "gen_data" / "gen_0.extxyz").pbc[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["default", pytest.param("published", marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_to_the_bit(tmp_path: Path, preset: str) -> None:
     options = SMALL | {"preset": preset, "n_epochs": 5, "augment": True, "translate": "xy", "ema": 0.9}
@@ -198,6 +200,7 @@ def test_a_warm_start_survives_a_kill_before_the_first_epoch(whole: runs.Run, tm
     assert not (run.path / "weights.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_sigterm_stops_as_ctrl_c_does(tmp_path: Path) -> None:
     process = subprocess.Popen(
         command("train", **(SMALL | {"dir": tmp_path, "n_epochs": 100_000})),

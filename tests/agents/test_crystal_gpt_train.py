@@ -103,6 +103,7 @@ def test_the_run_folder_is_complete_and_the_likelihood_grows(whole: runs.Run) ->
     assert torch.isfinite(parts.total).all()
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_bit(data: Path, tmp_path: Path) -> None:
     first = train(small(tmp_path / "first", data=str(data), epochs=8, dropout_rate=0.2))
     words = [f"--{name}={json.dumps(value) if isinstance(value, bool) else value}" for name, value in SMALL.items()]
@@ -287,6 +288,7 @@ def test_evaluation_writes_value_beside_floor(whole: runs.Run, tmp_path: Path) -
     assert {path.name for path in tmp_path.iterdir()} == {"evaluation.md", "evaluation.csv", "evaluation.png"}
 
 
+@pytest.mark.slow
 def test_the_weights_that_are_kept_are_those_of_the_best_judged_epoch(data: Path, tmp_path: Path) -> None:
     run = train(small(tmp_path, data=str(data), epochs=45, eval_freq=15, lr=2e-2, ema=0.0, patience=None))
     nats, _ = evaluate(EvaluateSettings(run=str(run.path), n=0, progress=False))

@@ -298,6 +298,7 @@ def test_the_run_folder_is_one_of_crystal_gpt(whole: runs.Run, source: runs.Run)
     assert np.mean(rewards) == pytest.approx(metrics["reward"][-1])
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_bit(whole: runs.Run, source: runs.Run, tmp_path: Path) -> None:
     given = {"run": source.path, "dir": tmp_path} | SCRIPT | {"progress": "false", "device": "cpu"}
     words = [f"--{name}={value}" for name, value in given.items()]

@@ -197,6 +197,7 @@ def test_draws_follow_the_density(temperature: float) -> None:
     torch.testing.assert_close(density[torch.tensor([2])].at(places[2:, None]), density.at(places[:, None])[2:])
 
 
+@pytest.mark.slow
 def test_it_learns_where_one_atom_goes() -> None:
     torch.manual_seed(0)
     net = EquivariantGSchNet(Shape((1, 6, 8), features=32, n_interactions=2, head_hidden=32))

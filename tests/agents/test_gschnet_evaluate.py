@@ -123,6 +123,7 @@ def test_refusals(
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_command_line(files: tuple[Path, Path]) -> None:
     data, reference = files
     command = [sys.executable, str(SCRIPT), "--data", str(data), "--reference", str(reference)]

@@ -161,6 +161,7 @@ def test_a_run_of_the_same_id_goes_on(tmp_path: Path, data: Path) -> None:
     same(second, train(small(tmp_path / "other", max_epochs=3, **few)))
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_bit(data: Path, tmp_path: Path) -> None:
     first = train(small(tmp_path / "first", data=str(data), max_epochs=16))
     command = [sys.executable, "agents/gschnet/train.py", *words(data=data, dir=tmp_path / "second", max_epochs=16)]

@@ -47,6 +47,7 @@ def table(path: Path) -> dict[str, dict[str, str]]:
         return {row["metric"]: row for row in csv.DictReader(file)}
 
 
+@pytest.mark.slow
 def test_command_line(generated, tmp_path):
     out = tmp_path / "out"
     options = ("--reference", BUNDLED, "--relax", "emt", "--steps", 15, "--out", out, "--progress", "false")
@@ -128,6 +129,7 @@ def test_alloy(tmp_path):
     assert (tmp_path / "out" / "cluster_expansion.png").exists()
 
 
+@pytest.mark.slow
 def test_motifs(generated, tmp_path):
     pytest.importorskip("matminer")
     analyse(generated, BUNDLED, tmp_path, motifs=2, **QUICK)
