@@ -133,6 +133,8 @@ def run_cell(cell: Cell, folder: Path, told: Callable[[int], None] | None = None
         problem = cell.problem()
         problem.meter.told = told
         enter(cell.entrant(problem), problem)
+        if not problem.meter.used:
+            error = "it ended without asking for a single evaluation"
     except (Exception, SystemExit) as raised:
         error = f"{type(raised).__name__}: {' '.join(str(raised).split())}"[:300]
         runs.write_text(folder / "error.txt", traceback.format_exc())

@@ -34,7 +34,8 @@ def make_vec(env_id: str, num_envs: int, **kwargs: Any) -> StructureVectorEnv:
     except TypeError as error:
         if "unexpected keyword" not in str(error):
             raise
-        raise InputError(f"{env_id} has no such argument ({error}); see docs/environments.md") from error
+        name = str(error).rpartition("argument ")[2]
+        raise InputError(f"{env_id} has no such argument as {name}; see docs/environments.md") from error
     if not isinstance(env, StructureVectorEnv):
         raise InputError(f"environment {env_id!r} builds no structures; give an id such as GaCluster-v0")
     return env
