@@ -44,9 +44,11 @@ ENTRANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """In words: policy and its options."""
 
-SMALL = {"features": 32, "head_hidden": 64, "lr_schedule": "cosine", "patience": None, "progress": True}
-MOLECULE = {"atom_types": "H,C,O", "filter": "composition==C3H6O", "n_interactions": 4, "position_noise": 0.02}
-CLUSTER = {
+SMALL: dict[str, Any] = {"features": 32, "head_hidden": 64, "lr_schedule": "cosine", "patience": None, "progress": True}
+MOLECULE: dict[str, Any] = {
+    "atom_types": "H,C,O", "filter": "composition==C3H6O", "n_interactions": 4, "position_noise": 0.02,
+}  # fmt: skip
+CLUSTER: dict[str, Any] = {
     "atom_types": "Ar", "use_covalent_radii": False, "placement_cutoff": 3.2, "prediction_cutoff": 7.0,
     "model_cutoff": 9.0, "n_interactions": 3, "head_layers": 3, "num_train": 0.85, "num_val": 0.15,
     "position_noise": 0.05, "draw_random_samples": 4,
@@ -113,17 +115,18 @@ def main(
         raise InputError(f"seeds is {seeds}; give at least 1")
     if system == "molecule":
         env = "Molecule-v0"
-        arguments = {"formula": "C3H6O", "symbols": "X,H,C,O", "reward": "gfn2", "on_refusal": "skip"}
+        arguments: dict[str, Any] = {"formula": "C3H6O", "symbols": "X,H,C,O", "reward": "gfn2", "on_refusal": "skip"}
         problem = Problem.make(env, arguments)
         acetone = StructureBatch.from_atoms([molecule("CH3COCH3")], problem.task.symbols)
-        known = {"known_minimum": float(problem.judge(acetone)[0]), "tolerance": 0.05}
+        known: dict[str, Any] = {"known_minimum": float(problem.judge(acetone)[0]), "tolerance": 0.05}
         settings, window, spent = MOLECULE | {"max_epochs": epochs or 80}, 1.5, 0
     else:
-        env, arguments, known = "LJCluster-v0", {"n": n, "on_refusal": "skip"}, {}
+        env, known = "LJCluster-v0", {}
+        arguments = {"n": n, "on_refusal": "skip"}
         data = dir / "small_minima.extxyz"
         spent = small_minima(data, range(7, 13), budget, seed)
         settings, window = CLUSTER | {"max_epochs": epochs or 250, "data": str(data)}, 2.0
-    trained = train(Settings(**SMALL, **settings, seed=seed, dir=dir, name=system))  # type: ignore[arg-type]
+    trained = train(Settings(**SMALL, **settings, seed=seed, dir=dir, name=system))
     register("generator", partial(generator, path=trained.path))
     rows = []
     with tqdm(total=len(ENTRANTS) * seeds, desc="searches") as bar:
