@@ -67,14 +67,31 @@ def reward_name(env: StructureVectorEnv) -> str:
     return type(getattr(env.engine.reward, "inner", env.engine.reward)).__name__
 
 
-def starting_structure(problem: Problem, number: int = 0) -> StructureBatch:
-    """A random valid structure of the problem, as built; costs nothing."""
+def require_positive(**values: float | None) -> None:
+    """Refuse numbers that are not positive; None stands for a default.
+
+    Raises:
+        InputError: naming all of them.
+    """
+    if not all(value is None or value > 0 for value in values.values()):
+        told = ", ".join(f"{name} {value}" for name, value in values.items())
+        raise InputError(f"{told} cannot be used; give numbers above 0, or leave them out")
+
+
+def starting_structure(problem: Problem, number: int = 0, least: int = 1) -> StructureBatch:
+    """A random valid structure of the problem, as built; costs nothing.
+
+    Raises:
+        InputError: if it has fewer than `least` atoms.
+    """
     task = problem.task
     assert isinstance(task, ClusterTask | SlotsTask | WyckoffTask)
     policy = RandomValid(task, seed=problem.seed + number)
     played = rollout(policy, problem.env(1, Unpaid()), 1, seed=problem.seed + number)
     count = int(played.structures.n_atoms[0])
     whole = played.structures
+    if count < least:
+        raise InputError(f"a structure of {count} atom has nothing to hop over; give {least} atoms or more")
     return StructureBatch.trusted(
         whole.positions[:, :count], whole.species[:, :count], whole.symbols, whole.cell, whole.pbc
     )

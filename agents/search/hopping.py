@@ -20,6 +20,7 @@ from megen_gym.agents.search.common import (
     hop_length,
     require_forces,
     require_moving,
+    require_positive,
     starting_structure,
     told,
 )
@@ -63,16 +64,13 @@ class BasinHopping:
         require_moving(env, "basin_hopping")
         if optimizer not in OPTIMIZERS:
             raise InputError(f"unknown optimizer {optimizer!r}; {nearest(optimizer, OPTIMIZERS)}")
-        if not all(value is None or value > 0 for value in (temperature, step)):
-            raise InputError(f"temperature {temperature} and step {step} cannot be used; give numbers above 0, or none")
+        require_positive(temperature=temperature, step=step)
         self.temperature, self.step, self.optimizer = temperature, step, optimizer
 
     def search(self, problem: Problem) -> None:
         """Hop until the budget is spent."""
         np.random.seed(problem.seed)  # noqa: NPY002  (what ASE draws from)
-        start = starting_structure(problem)
-        if start.positions.shape[1] < 2:
-            raise InputError("a single atom has nothing to hop over; give 2 atoms or more")
+        start = starting_structure(problem, least=2)
         atoms = start.to_atoms()[0]
         atoms.set_constraint(FixAtoms(range(problem.fixed)))  # type: ignore[no-untyped-call]
         calculator = atoms.calc = CountedCalculator(problem, start)
@@ -122,17 +120,14 @@ class MinimaHopping:
     ) -> None:
         require_moving(env, "minima_hopping")
         require_forces(env, "minima_hopping", "leave it out")
-        if not all(value is None or value > 0 for value in (temperature, timestep)):
-            raise InputError(f"temperature {temperature}, timestep {timestep} cannot be used; give numbers above 0")
+        require_positive(temperature=temperature, timestep=timestep)
         self.temperature, self.timestep = temperature, timestep
 
     def search(self, problem: Problem) -> None:
         """Hop until the budget is spent."""
         from ase.units import kB
 
-        start = starting_structure(problem)
-        if start.positions.shape[1] < 2:
-            raise InputError("a single atom has nothing to hop over; give 2 atoms or more")
+        start = starting_structure(problem, least=2)
         atoms = start.to_atoms()[0]
         atoms.set_constraint(FixAtoms(range(problem.fixed)))  # type: ignore[no-untyped-call]
         calculator = atoms.calc = CountedCalculator(problem, start)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from megen_gym.agents.search.common import hop_energy, require_moving
+from megen_gym.arena.playing import IDLE_ROUNDS
 from megen_gym.arena.problem import Problem, Unpaid
 from megen_gym.envs.vector import StructureVectorEnv
 from megen_gym.errors import InputError
@@ -32,13 +33,13 @@ ALIKE = 1 / 30
 class Regrow:
     """A policy as the proposal of basin hopping.
 
-    It starts from a structure that the policy builds. Each move takes 1 to `most` atoms away, those with few neighbours
-    first, lets the policy place them anew, relaxes, and accepts as Metropolis would. A trained policy makes half of the
-    moves and ``compact`` the others. The relaxations are short, for most of the structure is a minimum already, and an
-    atom crosses the whole cluster in one move. After `patience` moves without a new best the policy builds again from
-    nothing. A minimum seems higher by `penalty` kT after each visit, which drives the search on (energy landscape
-    paving, Hansmann and Wille, Phys. Rev. Lett. 88, 068105 (2002), doi 10.1103/PhysRevLett.88.068105); every other time
-    that it begins, the search does without.
+    It starts from a structure that the policy builds. Each move takes 1 to `most` atoms away, those with few
+    neighbours first, lets the policy place them anew, relaxes, and accepts as Metropolis would. A trained agent
+    (`run`) makes half of the moves and ``compact`` the others. The relaxations are short, for most of the structure is
+    a minimum already, and an atom crosses the whole cluster in one move. After `patience` moves without a new best the
+    policy builds again from nothing. A minimum seems higher by `penalty` kT after each visit, which drives the search
+    on (energy landscape paving, Hansmann and Wille, Phys. Rev. Lett. 88, 068105 (2002), doi
+    10.1103/PhysRevLett.88.068105); every other time that it begins, the search does without.
 
     Args:
         env: Clusters or molecules, whose task the policy plays.
@@ -89,14 +90,19 @@ class Regrow:
     def search(self, problem: Problem) -> None:
         """Build, then take away and put back, until the budget is spent."""
         rng = np.random.default_rng(problem.seed)
-        begun, heat = 0, 0.0
+        begun, idle, heat = 0, 0, 0.0
         visits: Counter[int] = Counter()
         while True:
             structure = self._built(problem, begun)
             begun += 1
             penalty = self.penalty if begun % 2 else 0.0
+            before = problem.meter.used
             energy = float(problem.judge(structure)[0])
-            if not np.isfinite(energy):
+            incomplete = problem.meter.goal is not None and not problem.meter.complete(structure)[0]
+            if not np.isfinite(energy) or incomplete:
+                idle = idle + 1 if problem.meter.used == before else 0
+                if idle >= IDLE_ROUNDS:
+                    raise InputError(f"the policy built nothing in {IDLE_ROUNDS} tries; check it")
                 continue
             structure, best, since = self._last(problem, structure), energy, 0
             heat = heat or hop_energy(energy, int(structure.n_atoms[0]), self.temperature)

@@ -10,13 +10,13 @@ from megen_gym.agents.search.common import (
     hop_length,
     require_forces,
     require_moving,
+    require_positive,
     starting_structure,
     told,
 )
 from megen_gym.arena.problem import Problem
 from megen_gym.arena.relaxing import HISTORY
 from megen_gym.envs.vector import StructureVectorEnv
-from megen_gym.errors import InputError
 from megen_gym.rewards.base import EnergyReward
 from megen_gym.structure import FloatArray, StructureBatch
 
@@ -42,15 +42,14 @@ class ScipyHopping:
     ) -> None:
         require_moving(env, "scipy_basin_hopping")
         require_forces(env, "scipy_basin_hopping", "basin_hopping, which then is Monte Carlo")
-        if not all(value is None or value > 0 for value in (temperature, step)):
-            raise InputError(f"temperature {temperature} and step {step} cannot be used; give numbers above 0, or none")
+        require_positive(temperature=temperature, step=step)
         self.temperature, self.step = temperature, step
 
     def search(self, problem: Problem) -> None:
         """Hop until the budget is spent."""
         from scipy.optimize import basinhopping
 
-        start, reward = starting_structure(problem), problem.reward
+        start, reward = starting_structure(problem, least=2), problem.reward
         assert isinstance(reward, EnergyReward)
         count, fixed = start.positions.shape[1], start.positions[0, : problem.fixed]
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from megen_gym.agents.registry import make_policy
+from megen_gym.agents.search.regrow import Regrow
+from megen_gym.arena.meter import Spent
 from megen_gym.arena.playing import enter
 from megen_gym.arena.problem import Problem
 from megen_gym.errors import InputError
@@ -72,3 +74,21 @@ def test_small_clusters_do_no_harm(count: int) -> None:
 def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         searched("LJCluster-v0", {"n": 7}, 10, **options)
+
+
+def test_an_incomplete_first_structure_is_not_searched_on() -> None:
+    problem = Problem.make("LJCluster-v0", {"n": 6}, budget=120, seed=0)
+    search = Regrow(problem.env(1))
+    built, number = search._built, 0
+
+    def cut(problem, begun):
+        nonlocal number
+        number += 1
+        whole = built(problem, begun)
+        return whole if number > 1 else type(whole)(whole.positions[:, :4], whole.species[:, :4], whole.symbols)
+
+    search._built = cut
+    with pytest.raises(Spent):
+        search.search(problem)
+    assert [len(found.species) for found in problem.found][:2] == [4, 6]
+    assert {len(found.species) for found in problem.found[1:]} == {6}
