@@ -59,6 +59,7 @@ KINDS: dict[str, Kind] = {
     "scipy_basin_hopping": Kind(f"{_SEARCH}.scipy_hopping:ScipyHopping", f"{_SEARCH}.scipy_hopping:ScipyHopping"),
     "minima_hopping": Kind(f"{_SEARCH}.hopping:MinimaHopping", f"{_SEARCH}.hopping:MinimaHopping"),
     "random_search": Kind(f"{_SEARCH}.random_search:RandomSearch", f"{_SEARCH}.random_search:RandomSearch"),
+    "symmetric_search": Kind(f"{_SEARCH}.random_search:SymmetricSearch", f"{_SEARCH}.random_search:SymmetricSearch"),
     "regrow": Kind(f"{_SEARCH}.regrow:Regrow", f"{_SEARCH}.regrow:Regrow", "may"),
 }
 """Name: its kind."""

@@ -2,7 +2,7 @@
 
 ``OMP_NUM_THREADS=1 python benchmarks/unseen_sizes.py --system lennard_jones`` trains on LJ7-12 and judges LJ13;
 ``--system gallium`` trains on Ga8-14 and judges Ga16, Ga17 and Ga18 under the energy ``soap_ridge``, which has forces.
-Counted are relaxed structures in one piece that keep the windows of the task, no two of them alike, up to a window
+Counted are relaxed structures in one piece that keep the windows of the task, no two of them alike, up to a share of it
 above the lowest energy that anybody found in any seed of this run. Every evaluation counts, those of training do not.
 Ratios are to the better one of the two basin hoppings.
 """
@@ -42,7 +42,7 @@ class System(NamedTuple):
         symbol: The element.
         sizes: Atoms of what is judged.
         arguments: Of the environment.
-        window: eV/atom above the best in which a minimum is low; None for a tenth of the best energy.
+        windows: Shares of the best energy; minima up to so much above it are low.
     """
 
     training: dict[str, Any]
@@ -50,16 +50,16 @@ class System(NamedTuple):
     symbol: str
     sizes: tuple[int, ...]
     arguments: dict[str, Any]
-    window: float | None
+    windows: tuple[float, ...]
 
 
 SYSTEMS = {
     "lennard_jones": System(
-        {"formula": "Ar", "size_range": (7, 12), "canvas_size": 13}, "LJCluster-v0", "Ar", (13,), {}, None
+        {"formula": "Ar", "size_range": (7, 12), "canvas_size": 13}, "LJCluster-v0", "Ar", (13,), {}, (0.1,)
     ),
     "gallium": System(
         {"formula": "Ga", "size_range": (8, 14), "canvas_size": 18, "reward": "soap_ridge"},
-        "GaCluster-v0", "Ga", (16, 17, 18), {"reward": "soap_ridge"}, 0.05,
+        "GaCluster-v0", "Ga", (16, 17, 18), {"reward": "soap_ridge"}, (0.02, 0.04),
     ),
 }  # fmt: skip
 
@@ -68,7 +68,7 @@ def main(
     system: Literal["lennard_jones", "gallium"] = "lennard_jones",
     trained: str | None = None,
     train_time: float = 400.0,
-    entrants: Sequence[str] = ("compact", "regrow"),
+    entrants: Sequence[str] = ("compact", "regrow", "symmetric_search"),
     budget: int = 1000,
     seeds: int = 5,
     dir: Path = Path("runs"),
@@ -92,24 +92,29 @@ def main(
         )  # fmt: skip
         trained = train(settings).id
     names = [*BASELINES, *entrants, f"covariant@{trained}", f"regrow@{trained}"]
-    cells = [["task", "policy", "low minima per 1,000", "ratio", "best (eV)", "structures"]]
+    head = [word for share in chosen.windows for word in (f"within {share:.0%} per 1,000", "ratio")]
+    cells = [["task", "policy", *head, "best (eV)", "structures"]]
     for size in chosen.sizes:
         played = {name: [play(chosen, name, size, budget, seed, dir) for seed in range(seeds)] for name in names}
         best = min(lowest(finds) for many in played.values() for finds, _ in many)
-        low = best + (0.1 * abs(best) if chosen.window is None else size * chosen.window)
         rates = {
-            name: np.array([1000 / budget * low_minima(finds, symbols, low) for finds, symbols in many])
+            name: np.array([
+                [1000 / budget * low_minima(finds, symbols, best + share * abs(best)) for share in chosen.windows]
+                for finds, symbols in many
+            ])
             for name, many in played.items()
-        }
-        baseline = max(float(rates[name].mean()) for name in BASELINES)
+        }  # fmt: skip
+        baseline = np.max([rates[name].mean(0) for name in BASELINES], axis=0)
         for name, rate in rates.items():
+            told = zip(rate.mean(0), rate.std(0), baseline, strict=True)
             cells.append([
-                f"{chosen.symbol}{size}", name, f"{rate.mean():.1f} ± {rate.std():.1f}",
-                f"{rate.mean() / baseline:.2f}" if baseline else "-",
+                f"{chosen.symbol}{size}", name,
+                *(word for mean, spread, base in told
+                  for word in (f"{mean:.1f} ± {spread:.1f}", f"{mean / base:.2f}" if base else "-")),
                 f"{min(lowest(finds) for finds, _ in played[name]):.3f}",
                 f"{np.mean([len(finds) for finds, _ in played[name]]):.0f}",
             ])  # fmt: skip
-            print(" ".join(cells[-1]), rate.tolist(), file=sys.stderr, flush=True)
+            print(" ".join(cells[-1]), rate.T.tolist(), file=sys.stderr, flush=True)
     print(render(cells))
 
 

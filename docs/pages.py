@@ -39,6 +39,7 @@ POLICIES = {
     "scipy_basin_hopping": ("Basin hopping (SciPy)", ()),
     "minima_hopping": ("Minima hopping (ASE)", ()),
     "random_search": ("Random search", ()),
+    "symmetric_search": ("Symmetric search", ()),
     "regrow": ("Regrow: a policy as the proposal of basin hopping", ()),
 }  # fmt: skip
 """Title, and what stands on the page, the policy first; by default its manual in the registry. A registered one that

@@ -123,8 +123,13 @@ def policy_arguments(settings: Settings, task: ClusterTask | SlotsTask) -> dict[
     }
 
 
-def make_model(settings: Settings, env: SB3VecEnv) -> PPO:
+def make_model(settings: Settings, env: SB3VecEnv, *, seeded: bool = True) -> PPO:
     """SB3's PPO with the chosen policy.
+
+    Args:
+        settings: All settings.
+        env: What it learns in.
+        seeded: Seed what is random everywhere in this process, as training does; else it goes on as it was.
 
     Raises:
         InputError: when steps, environments and minibatches do not fit together.
@@ -156,7 +161,7 @@ def make_model(settings: Settings, env: SB3VecEnv) -> PPO:
         max_grad_norm=settings.gradient_clip,
         target_kl=settings.target_kl,
         policy_kwargs=policy_arguments(settings, env.env.task),  # type: ignore[arg-type]
-        seed=settings.seed,
+        seed=settings.seed if seeded else None,
         device=settings.device,
     )
 
@@ -196,7 +201,7 @@ def load_policy(run: runs.Run, device: str = "cpu", env: StructureVectorEnv | No
     if env is not None:
         settings.bag_scale = settings.bag_scale or float(own.env.task.canvas_size)  # type: ignore[attr-defined]
         own = SB3VecEnv(StructureVectorEnv(1, env.task, env.engine.reward, autoreset_mode=AutoresetMode.SAME_STEP))
-    model = make_model(settings, own)
+    model = make_model(settings, own, seeded=False)
     load_weights(model, run)
     return model
 

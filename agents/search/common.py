@@ -97,6 +97,20 @@ def starting_structure(problem: Problem, number: int = 0, least: int = 1) -> Str
     )
 
 
+def atoms_of(problem: Problem, number: int = 0) -> StructureBatch:
+    """One structure with the atoms, and the cell, that the problem asks for; what matters is not where they are.
+
+    Args:
+        problem: Of clusters, molecules or crystals.
+        number: Of the episode, where compositions differ from one to the next.
+    """
+    goal = problem.meter.goal
+    if goal is None or not isinstance(problem.task, ClusterTask):
+        return starting_structure(problem, number)
+    species = np.repeat(np.arange(len(goal)), goal)[None]
+    return StructureBatch.trusted(np.zeros((*species.shape, 3)), species, problem.task.symbols)
+
+
 def hop_length(positions: FloatArray, step: float | None, relaxes: bool = True) -> float:
     """Å, largest displacement along an axis: `step` where it is given, else :data:`STRIDE` of the mean distance of
     nearest neighbours of (n, 3) positions."""

@@ -1,16 +1,16 @@
-"""Random search: atoms anywhere in a sphere or a cell, relaxed."""
+"""Random search: atoms anywhere in a sphere or a cell, or in symmetric orbits, relaxed."""
 
 from __future__ import annotations
 
 import numpy as np
-from ase.data import atomic_numbers, covalent_radii
 
-from megen_gym.agents.search.common import require_moving, starting_structure
+from megen_gym.agents.search.common import atoms_of, require_moving
+from megen_gym.agents.search.throwing import PACKING, thrown, thrown_symmetric
 from megen_gym.arena.problem import Problem
 from megen_gym.envs.vector import StructureVectorEnv
 from megen_gym.errors import InputError
-from megen_gym.periodic import Lattice
 from megen_gym.structure import StructureBatch
+from megen_gym.tasks.cluster import ClusterTask
 
 
 class RandomSearch:
@@ -28,8 +28,10 @@ class RandomSearch:
         InputError: as basin hopping, or for a packing outside (0, 0.6].
     """
 
-    def __init__(self, env: StructureVectorEnv, seed: int = 0, packing: float = 0.3) -> None:
-        require_moving(env, "random_search")
+    name = "random_search"
+
+    def __init__(self, env: StructureVectorEnv, seed: int = 0, packing: float = PACKING) -> None:
+        require_moving(env, self.name)
         if not 0 < packing <= 0.6:
             raise InputError(f"packing is {packing}; give a share above 0 and up to 0.6")
         self.packing = packing
@@ -37,28 +39,43 @@ class RandomSearch:
     def search(self, problem: Problem) -> None:
         """Throw and relax until the budget is spent."""
         rng, number = np.random.default_rng(problem.seed), 0
+        like = atoms_of(problem)
         while True:
-            drawn = self._thrown(starting_structure(problem, number), rng, problem.fixed)
-            problem.judge(drawn)
+            problem.judge(self._drawn(like, rng, problem.fixed))
             number += 1
+            if problem.meter.goal is None:
+                like = atoms_of(problem, number)
 
-    def _thrown(self, like: StructureBatch, rng: np.random.Generator, fixed: int = 0) -> StructureBatch:
-        """The atoms of a structure somewhere else, but for the first ones that are fixed."""
-        lattice = None if like.cell is None else Lattice(like.cell[0], like.pbc)
-        radii = np.array([0.0, *(covalent_radii[atomic_numbers[name]] for name in like.symbols[1:])])[like.species[0]]
-        extent = (np.sum(radii**3) / self.packing) ** (1 / 3)
-        points = like.positions[0, :fixed]
-        for index in range(fixed, len(radii)):
-            apart = radii[:index] + radii[index]
-            for attempt in range(200):
-                if lattice is None:
-                    draft = rng.normal(size=3)
-                    draft *= extent * rng.random() ** (1 / 3) / np.linalg.norm(draft)
-                else:
-                    draft = rng.random(3) @ lattice.cell
-                share = 0.8 * 0.99**attempt
-                away = points - draft if lattice is None else lattice.minimum_image(points - draft)
-                if (np.linalg.norm(away, axis=1) >= share * apart).all():
-                    break
-            points = np.concatenate([points, draft[None]])
-        return StructureBatch.trusted(points[None], like.species, like.symbols, like.cell, like.pbc)
+    def _drawn(self, like: StructureBatch, rng: np.random.Generator, fixed: int) -> StructureBatch:
+        return thrown(like, rng, self.packing, fixed)
+
+
+class SymmetricSearch(RandomSearch):
+    """Random symmetric clusters, each relaxed: orbits of a random point group (C2 to C6, D2 to D6, C2v to C6v, T, O
+    or I) in a sphere.
+
+    Global minima are symmetric far more often than random structures are (Wales, Chem. Phys. Lett. 285, 330 (1998)).
+    A point near an axis or a plane is moved onto it, and the relaxation starts a little beside the symmetric
+    structure, so that it can leave it. Atoms that fit into no group are thrown without.
+
+    Args:
+        env: Clusters or molecules, whose task and reward are searched.
+        seed: Not used: the problem has one.
+        packing: Share of the sphere that the atoms' covalent spheres fill.
+
+    Raises:
+        InputError: as random search, or for an environment with a cell.
+    """
+
+    name = "symmetric_search"
+
+    def __init__(self, env: StructureVectorEnv, seed: int = 0, packing: float = PACKING) -> None:
+        super().__init__(env, seed, packing)
+        if not isinstance(env.task, ClusterTask):
+            raise InputError(
+                f"{self.name} knows the symmetries of clusters and molecules, not of cells; give such an environment, "
+                "or take random_search"
+            )
+
+    def _drawn(self, like: StructureBatch, rng: np.random.Generator, fixed: int) -> StructureBatch:
+        return thrown_symmetric(like, rng, self.packing)

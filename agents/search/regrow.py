@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from megen_gym.agents.search.common import hop_energy, require_moving
+from megen_gym.agents.search.common import atoms_of, hop_energy, require_moving
+from megen_gym.agents.search.throwing import thrown_symmetric
+from megen_gym.arena.found import valid_structures
 from megen_gym.arena.playing import IDLE_ROUNDS
 from megen_gym.arena.problem import Problem, Unpaid
 from megen_gym.envs.vector import StructureVectorEnv
@@ -26,6 +28,13 @@ SHARPNESS = 0.15
 SHARE = 0.5
 """Of the moves, that a trained policy makes; ``compact`` makes the others, for a trained policy repeats itself."""
 
+SHORT = 3
+"""Moves without a new best after which a search from a symmetric structure gives way to the next."""
+
+FIRST = 10
+"""Moves without a new best after which the first search from a built structure ends; each later one gets twice as many
+as the one before it."""
+
 ALIKE = 1 / 30
 """In kT; minima whose energies are nearer than about this count as the same when visits are counted."""
 
@@ -36,10 +45,15 @@ class Regrow:
     It starts from a structure that the policy builds. Each move takes 1 to `most` atoms away, those with few
     neighbours first, lets the policy place them anew, relaxes, and accepts as Metropolis would. A trained agent
     (`run`) makes half of the moves and ``compact`` the others. The relaxations are short, for most of the structure is
-    a minimum already, and an atom crosses the whole cluster in one move. After `patience` moves without a new best the
-    policy builds again from nothing. A minimum seems higher by `penalty` kT after each visit, which drives the search
-    on (energy landscape paving, Hansmann and Wille, Phys. Rev. Lett. 88, 068105 (2002), doi
-    10.1103/PhysRevLett.88.068105); every other time that it begins, the search does without.
+    a minimum already, and an atom crosses the whole cluster in one move. From a structure that keeps the rules of the
+    task it never moves to one that breaks them. After some moves without a new best, 10, 20, 40 and so on up to
+    `patience`, the policy builds again from nothing. A minimum seems higher by `penalty` kT after each visit, which
+    drives the search on (energy landscape paving, Hansmann and Wille, Phys. Rev. Lett. 88, 068105 (2002), doi
+    10.1103/PhysRevLett.88.068105); every other time that the policy builds, the search does without.
+
+    A policy that places atom after atom favours one kind of growth, that of icosahedra under Lennard-Jones' energy.
+    So the search also starts from random symmetric structures, as ``symmetric_search`` does, many times and for few
+    moves each.
 
     Args:
         env: Clusters or molecules, whose task the policy plays.
@@ -49,8 +63,10 @@ class Regrow:
         policy: Who makes the moves: compact, random, or any other policy, such as gschnet@RUN.
         most: Atoms that one move may take away; by default a sixth of the structure.
         temperature: eV, kT of the choice; by default 0.2 of the energy per atom of the first structure.
-        patience: Moves without a new best before the search starts again.
+        patience: Moves without a new best, at most, before the search starts again.
         penalty: kT by which a visit raises a minimum; 0 for plain basin hopping.
+        symmetric: Share of the evaluations that is spent from symmetric structures on; by default a half for clusters
+            of one element, none for others.
 
     Raises:
         InputError: for an environment without clusters or without an energy, or numbers out of range.
@@ -67,6 +83,7 @@ class Regrow:
         temperature: float | None = None,
         patience: int = 200,
         penalty: float = 1.0,
+        symmetric: float | None = None,
     ) -> None:
         from megen_gym.agents.registry import make_policy
 
@@ -79,7 +96,12 @@ class Regrow:
                 f"most {most}, temperature {temperature}, patience {patience}, penalty {penalty} cannot be used; "
                 "give numbers above 0, and a penalty of 0 or more"
             )
+        if symmetric is not None and not 0 <= symmetric <= 1:
+            raise InputError(f"symmetric is {symmetric}; give a share from 0 to 1")
+        if symmetric is None:
+            symmetric = 0.5 if len(env.task.symbols) == 2 else 0.0
         self.most, self.temperature, self.patience, self.penalty = most, temperature, patience, penalty
+        self.symmetric = symmetric
         name = policy if run is None else f"covariant@{run}"
         options = {"temperature": SHARPNESS} if name == "compact" else {}
         self.policy: Policy = make_policy(name, env, seed=seed, dir=dir, **options)
@@ -90,35 +112,58 @@ class Regrow:
     def search(self, problem: Problem) -> None:
         """Build, then take away and put back, until the budget is spent."""
         rng = np.random.default_rng(problem.seed)
-        begun, idle, heat = 0, 0, 0.0
         visits: Counter[int] = Counter()
+        spent = {True: 0, False: 0}
+        begun, idle, self.heat = 0, 0, 0.0
         while True:
-            structure = self._built(problem, begun)
-            begun += 1
-            penalty = self.penalty if begun % 2 else 0.0
             before = problem.meter.used
+            symmetric = (spent[True] + 1) * (1 - self.symmetric) <= spent[False] * self.symmetric
+            if symmetric:
+                structure = thrown_symmetric(atoms_of(problem, problem.meter.used), rng)
+            else:
+                structure = self._built(problem, begun)
+            begun += not symmetric
             energy = float(problem.judge(structure)[0])
             incomplete = problem.meter.goal is not None and not problem.meter.complete(structure)[0]
-            if not np.isfinite(energy) or incomplete:
-                idle = idle + 1 if problem.meter.used == before else 0
-                if idle >= IDLE_ROUNDS:
-                    raise InputError(f"the policy built nothing in {IDLE_ROUNDS} tries; check it")
+            if np.isfinite(energy) and not incomplete:
+                patience = SHORT if symmetric else min(self.patience, FIRST * 2 ** (begun - 1))
+                paved = None if symmetric or begun % 2 == 0 else visits
+                self._hop(problem, self._last(problem, structure), energy, rng, patience, paved)
+            idle = idle + 1 if problem.meter.used == before else 0
+            if idle >= IDLE_ROUNDS:
+                raise InputError(f"the policy built nothing in {IDLE_ROUNDS} tries; check it")
+            spent[symmetric] += problem.meter.used - before
+
+    def _hop(
+        self,
+        problem: Problem,
+        structure: StructureBatch,
+        energy: float,
+        rng: np.random.Generator,
+        patience: int,
+        visits: Counter[int] | None,
+    ) -> None:
+        """Move on from a minimum until `patience` moves have brought no new best; where `visits` are counted, minima
+        seem higher by them."""
+        self.heat = self.heat or hop_energy(energy, int(structure.n_atoms[0]), self.temperature)
+        paving = Counter[int]() if visits is None else visits
+        penalty = 0.0 if visits is None else self.penalty
+        best, since, sound = energy, 0, _sound(problem, structure)
+        while since < patience:
+            proposal = self._moved(problem, structure, rng)
+            value = float(problem.judge(proposal)[0])
+            since += 1
+            if not np.isfinite(value):
                 continue
-            structure, best, since = self._last(problem, structure), energy, 0
-            heat = heat or hop_energy(energy, int(structure.n_atoms[0]), self.temperature)
-            while since < self.patience:
-                proposal = self._moved(problem, structure, rng)
-                value = float(problem.judge(proposal)[0])
-                relaxed = self._last(problem, proposal)
-                since = 0 if value < best - 1e-6 else since + 1
-                best = min(best, value)
-                if not np.isfinite(value):
-                    continue
-                here, there = (round(one / (ALIKE * heat)) for one in (energy, value))
-                rise = (value - energy) / heat + penalty * (visits[there] - visits[here])
-                if rng.random() < np.exp(-max(rise, 0.0)):
-                    structure, energy, here = relaxed, value, there
-                visits[here] += 1
+            relaxed = self._last(problem, proposal)
+            better = _sound(problem, relaxed) - sound
+            if better > 0 or (better == 0 and value < best - 1e-6):
+                best, since = value, 0
+            here, there = (round(one / (ALIKE * self.heat)) for one in (energy, value))
+            rise = (value - energy) / self.heat + penalty * (paving[there] - paving[here])
+            if better > 0 or (better == 0 and rng.random() < np.exp(-max(rise, 0.0))):
+                structure, energy, here, sound = relaxed, value, there, sound + better
+            paving[here] += 1
 
     def _built(self, problem: Problem, number: int) -> StructureBatch:
         played = rollout(
@@ -159,6 +204,11 @@ class Regrow:
         neighbours = (distances < reach).sum(1)
         weight = np.exp(-(neighbours - neighbours.min()) / LOOSENESS)
         return np.asarray(rng.choice(len(positions), size=count, replace=False, p=weight / weight.sum()))
+
+
+def _sound(problem: Problem, structure: StructureBatch) -> int:
+    """1 for a structure in one piece within the rules of the task, else 0."""
+    return int(valid_structures(problem.task, structure)[0])
 
 
 def _without(task: ClusterTask, structure: StructureBatch, taken: IntArray) -> ClusterState:
