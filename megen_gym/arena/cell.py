@@ -24,6 +24,16 @@ from megen_gym.errors import InputError
 CELL = "cell.json"
 
 
+def labelled(policy: str) -> tuple[str, str]:
+    """The label of a policy, by which its options are given, and what makes it.
+
+    >>> labelled("warm=regrow@newest"), labelled("greedy")
+    (('warm', 'regrow@newest'), ('greedy', 'greedy'))
+    """
+    found = re.match(r"([\w.-]+)=(.+)", policy)
+    return (found[1], found[2]) if found else (policy, policy)
+
+
 @dataclass(frozen=True)
 class Cell:
     """What is to be played; JSON-able.
@@ -31,7 +41,8 @@ class Cell:
     Attributes:
         env: Registered id.
         arguments: Of the environment, its reward among them.
-        policy: As :func:`megen_gym.agents.registry.make_policy` takes it.
+        policy: As :func:`megen_gym.agents.registry.make_policy` takes it, with a label and ``=`` before it where one
+            policy competes with several options.
         options: Of the policy.
         seed: Of everything that is random.
         budget: Evaluations.
@@ -85,7 +96,8 @@ class Cell:
         from megen_gym.agents.registry import make_policy
 
         try:
-            spec = f"{self.policy.partition('@')[0]}@{self.run}" if self.run else self.policy
+            spec = labelled(self.policy)[1]
+            spec = f"{spec.partition('@')[0]}@{self.run}" if self.run else spec
             made = make_policy(spec, problem.env(1), seed=self.seed, **self.options)
             check_fits(made)
         except InputError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from megen_gym import runs
-from megen_gym.arena.cell import Cell, load_outcome
+from megen_gym.arena.cell import Cell, labelled, load_outcome
 from megen_gym.arena.results import CELLS, COMPARISON, load_comparison, read_reference
 from megen_gym.arena.workers import play_cells
 from megen_gym.errors import InputError
@@ -56,14 +56,15 @@ def compare(
         env: Ids of environments, separated by commas.
         n: Sizes, separated by commas; for environments that have an argument n.
         policies: Names separated by commas, see python -m megen_gym policies; NAME@RUN for a trained one (a run's id,
-            its folder, or newest), module:function for one of your own.
+            its folder, or newest), module:function for one of your own; LABEL=NAME for one that competes more than
+            once, with different options.
         budget: Energy evaluations of each policy, environment and seed.
         seeds: Numbers separated by commas.
         output: Folder of the comparison.
         rewards: Names of rewards, separated by commas; those of the environments by default.
         env_kwargs: Further arguments of the environments (JSON).
         reward_kwargs: Arguments of the rewards (JSON).
-        policy_kwargs: Options by policy (JSON), e.g. '{"greedy": {"k": 20}}'.
+        policy_kwargs: Options by policy or label (JSON), e.g. '{"greedy": {"k": 20}}'.
         relax: Relax what policies have built, where the reward has forces.
         fmax: eV/Å (epsilon/Å under lennard_jones), largest component of a force in what counts as relaxed.
         window: eV above the best known value within which minima are counted (by atom where sizes differ); by default a
@@ -88,19 +89,22 @@ def compare(
     if jobs < 1 or (window is not None and not window > 0):
         raise InputError(f"jobs {jobs} and window {window} cannot be used; give 1 or more jobs and a window above 0")
     names = _words(policies, "policies")
-    for name in names:
-        parse(name)
+    labels = {name: labelled(name) for name in names}
+    for _, spec in labels.values():
+        parse(spec)
+    if len({label for label, _ in labels.values()}) < len(names):
+        raise InputError(f"policies is {policies!r}, which gives one label twice; give each its own")
     options = policy_kwargs or {}
-    if strange := sorted(set(options) - set(names)):
+    if strange := sorted(set(options) - {label for label, _ in labels.values()}):
         raise InputError(f"policy_kwargs names {', '.join(strange)}, which is not among the policies {policies}")
     tasks = _tasks(env, n, rewards, env_kwargs or {}, reward_kwargs)
-    trained = {name: _trained(name, dir) for name in names}
+    trained = {name: _trained(spec, dir) for name, (_, spec) in labels.items()}
     if known_minimum is not None and len(tasks) > 1:
         raise InputError(f"known_minimum {known_minimum} was given for {len(tasks)} tasks; compare them one by one")
     cells = [
         Cell(
-            one, arguments, policy, seed, budget, options.get(policy, {}), relax, fmax, known_minimum, tolerance,
-            *trained[policy],
+            one, arguments, policy, seed, budget, options.get(labels[policy][0], {}), relax, fmax, known_minimum,
+            tolerance, *trained[policy],
         )
         for seed in _numbers(seeds, "seeds")
         for one, arguments in tasks

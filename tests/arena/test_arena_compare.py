@@ -15,7 +15,7 @@ import pytest
 
 from megen_gym.arena.cell import Cell, Outcome
 from megen_gym.arena.compare import compare
-from megen_gym.arena.found import Finds
+from megen_gym.arena.found import Finds, load_finds
 from megen_gym.arena.measure import best_and_low, row_of
 from megen_gym.errors import InputError
 from megen_gym.io import energy_of, read_structures
@@ -126,6 +126,8 @@ def test_a_killed_comparison_goes_on_to_the_same_table(compared: Path, own: Path
         ({"policies": "random,gred"}, "did you mean 'greedy'"),
         ({"policies": "random,minima_hopping", "env": "GaCluster-v0"}, "cannot play GaCluster-v0 n=6"),
         ({"policies": "random,random"}, "different ones"),
+        ({"policies": "a=random,a=compact"}, "one label twice"),
+        ({"policies": "a=b=random"}, "unknown policy 'b=random'"),
         ({"policies": ""}, "separated by commas"),
         ({"env": "Nope-v0"}, "Nope"),
         ({"env": "CartPole-v1", "n": None}, "CartPole-v1"),
@@ -149,6 +151,17 @@ def test_wrong_input_is_refused_before_anything_is_written(changed: dict, words:
     with pytest.raises(InputError, match=words):
         compare(**arguments, output=tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
+
+
+def test_one_policy_competes_with_several_options(tmp_path: Path) -> None:
+    folder = compare(
+        "LJCluster-v0", "6", "compact,loose=compact", budget=60, seeds="0", output=tmp_path / "out",
+        policy_kwargs={"loose": {"temperature": 5.0}}, progress=False,
+    )  # fmt: skip
+    table = (folder / "table.md").read_text()
+    assert "loose=compact" in table
+    first, second = (load_finds(next(folder.glob(f"cells/*{name}-s0*"))) for name in ("-v0-compact", "loose=compact"))
+    assert first.value.tolist() != second.value.tolist()
 
 
 def test_damaged_cells_are_named(compared: Path, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
