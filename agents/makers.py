@@ -79,11 +79,16 @@ def gschnet(
     run: str = "newest",
     dir: str | Path = "runs",
     condition: dict[str, Any] | None = None,
+    spacing: float | None = None,
 ) -> Any:
-    """G-SchNet's molecules."""
+    """G-SchNet's molecules; on a grid of places with another `spacing` (Å), if it is given."""
     from megen_gym.agents.gschnet.policy import GSchNetPolicy
+    from megen_gym.agents.gschnet.sampling import Drawing
 
-    return GSchNetPolicy(run, env, dir, condition=condition, seed=seed)
+    if spacing is not None and not 0.01 <= spacing <= 0.5:
+        raise InputError(f"spacing is {spacing}; give 0.01 to 0.5 Å")
+    drawing = None if spacing is None else Drawing(spacing)
+    return GSchNetPolicy(run, env, dir, condition=condition, drawing=drawing, seed=seed)
 
 
 def _count(name: str, value: Any) -> int:

@@ -12,7 +12,6 @@ it are untrained policies in the same place, and SciPy's basin hopping, all with
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,11 +19,9 @@ import numpy as np
 from ase.build import molecule
 from tqdm import tqdm
 
-from megen_gym.agents.gschnet.policy import GSchNetPolicy
-from megen_gym.agents.gschnet.sampling import Drawing
 from megen_gym.agents.gschnet.settings import Settings
 from megen_gym.agents.gschnet.train import train
-from megen_gym.agents.registry import make_policy, register
+from megen_gym.agents.registry import make_policy
 from megen_gym.arena.cell import seed_everything
 from megen_gym.arena.found import Finds
 from megen_gym.arena.measure import distinct
@@ -35,14 +32,8 @@ from megen_gym.errors import InputError
 from megen_gym.io import write_structures
 from megen_gym.structure import StructureBatch
 
-ENTRANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "scipy basin hopping": ("scipy_basin_hopping", {}),
-    "regrow with random placement": ("regrow", {"policy": "random"}),
-    "regrow with compact": ("regrow", {"policy": "compact"}),
-    "regrow with G-SchNet": ("regrow", {"policy": "generator"}),
-    "G-SchNet alone": ("generator", {}),
-}
-"""In words: policy and its options."""
+COARSE = {"spacing": 0.1}
+"""Å between the places that G-SchNet knows; coarse will do, for everything is relaxed."""
 
 SMALL: dict[str, Any] = {"features": 32, "head_hidden": 64, "lr_schedule": "cosine", "patience": None, "progress": True}
 MOLECULE: dict[str, Any] = {
@@ -53,21 +44,6 @@ CLUSTER: dict[str, Any] = {
     "model_cutoff": 9.0, "n_interactions": 3, "head_layers": 3, "num_train": 0.85, "num_val": 0.15,
     "position_noise": 0.05, "draw_random_samples": 4,
 }  # fmt: skip
-
-
-class Drawn(GSchNetPolicy):
-    """G-SchNet that never takes its best guess: for some formulas that is a smaller molecule, which then is closed."""
-
-    def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
-    ) -> Any:
-        """A drawn placement."""
-        return super().predict(observation, state, episode_start, False)
-
-
-def generator(env: Any, seed: int = 0, *, path: Path, spacing: float = 0.1) -> Drawn:
-    """The trained model on a coarse grid of places, which will do: everything is relaxed."""
-    return Drawn(path, env, drawing=Drawing(spacing, env.task.codec.shortest), seed=seed)
 
 
 def minima(problem: Problem, low: float) -> StructureBatch:
@@ -127,10 +103,18 @@ def main(
         spent = small_minima(data, range(7, 13), budget, seed)
         settings, window = CLUSTER | {"max_epochs": epochs or 250, "data": str(data)}, 2.0
     trained = train(Settings(**SMALL, **settings, seed=seed, dir=dir, name=system))
-    register("generator", partial(generator, path=trained.path))
+    generator = f"gschnet@{trained.path}"
+    entrants: dict[str, tuple[str, dict[str, Any]]] = {
+        "scipy basin hopping": ("scipy_basin_hopping", {}),
+        "regrow with random placement": ("regrow", {"policy": "random"}),
+        "regrow with compact": ("regrow", {"policy": "compact"}),
+        "regrow with G-SchNet": ("regrow", {"policy": generator, "policy_kwargs": COARSE, "share": 1.0}),
+        "regrow with both": ("regrow", {"policy": generator, "policy_kwargs": COARSE}),
+        "G-SchNet alone": (generator, COARSE),
+    }
     rows = []
-    with tqdm(total=len(ENTRANTS) * seeds, desc="searches") as bar:
-        for words, (name, options) in ENTRANTS.items():
+    with tqdm(total=len(entrants) * seeds, desc="searches") as bar:
+        for words, (name, options) in entrants.items():
             hits, lows = [], []
             for number in range(seeds):
                 seed_everything(number)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from megen_gym.agents.search.common import atoms_of, hop_energy, require_moving
+from megen_gym.agents.search.taking import loosest, without
 from megen_gym.agents.search.throwing import thrown_symmetric
 from megen_gym.arena.found import valid_structures
 from megen_gym.arena.playing import IDLE_ROUNDS
@@ -16,17 +17,14 @@ from megen_gym.arena.problem import Problem, Unpaid
 from megen_gym.envs.vector import StructureVectorEnv
 from megen_gym.errors import InputError
 from megen_gym.rollout import Policy, rollout
-from megen_gym.structure import FloatArray, IntArray, StructureBatch
-from megen_gym.tasks.cluster import ClusterState, ClusterTask
-
-LOOSENESS = 0.5
-"""Neighbours: an atom with one neighbour less is taken away e^2 times as often."""
+from megen_gym.structure import StructureBatch
+from megen_gym.tasks.cluster import ClusterTask
 
 SHARPNESS = 0.15
 """Contacts, temperature of the policy ``compact`` here: half of what it has alone, for most of the structure stands."""
 
 SHARE = 0.5
-"""Of the moves, that a trained policy makes; ``compact`` makes the others, for a trained policy repeats itself."""
+"""Of the moves, that a trained policy makes."""
 
 SHORT = 3
 """Moves without a new best after which a search from a symmetric structure gives way to the next."""
@@ -43,13 +41,13 @@ class Regrow:
     """A policy as the proposal of basin hopping.
 
     It starts from a structure that the policy builds. Each move takes 1 to `most` atoms away, those with few
-    neighbours first, lets the policy place them anew, relaxes, and accepts as Metropolis would. A trained agent
-    (`run`) makes half of the moves and ``compact`` the others. The relaxations are short, for most of the structure is
-    a minimum already, and an atom crosses the whole cluster in one move. From a structure that keeps the rules of the
-    task it never moves to one that breaks them. After some moves without a new best, 10, 20, 40 and so on up to
-    `patience`, the policy builds again from nothing. A minimum seems higher by `penalty` kT after each visit, which
-    drives the search on (energy landscape paving, Hansmann and Wille, Phys. Rev. Lett. 88, 068105 (2002), doi
-    10.1103/PhysRevLett.88.068105); every other time that the policy builds, the search does without.
+    neighbours first, lets the policy place them anew, relaxes, and accepts as Metropolis would. The relaxations are
+    short, for most of the structure is a minimum already, and an atom crosses the whole cluster in one move. From a
+    structure that keeps the rules of the task it never moves to one that breaks them. After some moves without a
+    new best, 10, 20, 40 and so on up to `patience`, the policy builds again from nothing. A minimum seems higher by
+    `penalty` kT after each visit, which drives the search on (energy landscape paving, Hansmann and Wille, Phys.
+    Rev. Lett. 88, 068105 (2002), doi 10.1103/PhysRevLett.88.068105); every other time that the policy builds, the
+    search does without.
 
     A policy that places atom after atom favours one kind of growth, that of icosahedra under Lennard-Jones' energy.
     So the search also starts from random symmetric structures, as ``symmetric_search`` does, many times and for few
@@ -61,6 +59,9 @@ class Regrow:
         run: A trained covariant agent; None for `policy`.
         dir: Folder of the runs.
         policy: Who makes the moves: compact, random, or any other policy, such as gschnet@RUN.
+        policy_kwargs: Options of that policy.
+        share: Of the moves, that the policy makes; ``compact`` makes the others. By default a half for a trained
+            policy, which repeats itself, and all for others.
         most: Atoms that one move may take away; by default a sixth of the structure.
         temperature: eV, kT of the choice; by default 0.2 of the energy per atom of the first structure.
         patience: Moves without a new best, at most, before the search starts again.
@@ -79,6 +80,8 @@ class Regrow:
         run: str | None = None,
         dir: str | Path = "runs",
         policy: str = "compact",
+        policy_kwargs: dict[str, Any] | None = None,
+        share: float | None = None,
         most: int | None = None,
         temperature: float | None = None,
         patience: int = 200,
@@ -96,16 +99,19 @@ class Regrow:
                 f"most {most}, temperature {temperature}, patience {patience}, penalty {penalty} cannot be used; "
                 "give numbers above 0, and a penalty of 0 or more"
             )
-        if symmetric is not None and not 0 <= symmetric <= 1:
-            raise InputError(f"symmetric is {symmetric}; give a share from 0 to 1")
+        for name, value in (("symmetric", symmetric), ("share", share)):
+            if value is not None and not 0 <= value <= 1:
+                raise InputError(f"{name} is {value}; give a share from 0 to 1")
         if symmetric is None:
             symmetric = 0.5 if len(env.task.symbols) == 2 else 0.0
         self.most, self.temperature, self.patience, self.penalty = most, temperature, patience, penalty
         self.symmetric = symmetric
         name = policy if run is None else f"covariant@{run}"
-        options = {"temperature": SHARPNESS} if name == "compact" else {}
+        self.share = share if share is not None else SHARE if "@" in name else 1.0
+        sharp = {"temperature": SHARPNESS}
+        options = (sharp if name == "compact" else {}) | (policy_kwargs or {})
         self.policy: Policy = make_policy(name, env, seed=seed, dir=dir, **options)
-        self.other: Policy = make_policy("compact", env, seed=seed, temperature=SHARPNESS) if run else self.policy
+        self.other: Policy = make_policy("compact", env, seed=seed, **sharp) if self.share < 1 else self.policy
         if not callable(getattr(self.policy, "predict", None)):
             raise InputError(f"policy {name!r} is a search and makes no moves; give compact, random, or a trained run")
 
@@ -183,12 +189,12 @@ class Regrow:
         if count < 3:
             return structure
         most = min(self.most or -(-count // 6), count - 2)
-        taken = self._taken(structure.positions[0], int(rng.integers(1, most + 1)), rng)
+        taken = loosest(structure.positions[0], int(rng.integers(1, most + 1)), rng)
         task = problem.task
         assert isinstance(task, ClusterTask)
-        state = _without(task, structure, taken)
+        state = without(task, structure, taken)
         episode_start = np.ones(1, dtype=bool)
-        policy = self.policy if rng.random() < SHARE else self.other
+        policy = self.policy if rng.random() < self.share else self.other
         memory: Any = None
         for _ in range(len(taken)):
             action, memory = policy.predict(task.observation(state), memory, episode_start, False)
@@ -197,30 +203,7 @@ class Regrow:
         grown = task.structures(state)
         return grown if grown.n_atoms[0] == count else structure
 
-    def _taken(self, positions: FloatArray, count: int, rng: np.random.Generator) -> IntArray:
-        distances = np.linalg.norm(positions[:, None] - positions, axis=2)
-        np.fill_diagonal(distances, np.inf)
-        reach = 1.25 * np.median(distances.min(1))
-        neighbours = (distances < reach).sum(1)
-        weight = np.exp(-(neighbours - neighbours.min()) / LOOSENESS)
-        return np.asarray(rng.choice(len(positions), size=count, replace=False, p=weight / weight.sum()))
-
 
 def _sound(problem: Problem, structure: StructureBatch) -> int:
     """1 for a structure in one piece within the rules of the task, else 0."""
     return int(valid_structures(problem.task, structure)[0])
-
-
-def _without(task: ClusterTask, structure: StructureBatch, taken: IntArray) -> ClusterState:
-    """The canvas after atoms were taken away, and a bag that holds them."""
-    kept = np.delete(np.arange(int(structure.n_atoms[0])), taken)
-    positions = np.zeros((1, task.canvas_size, 3))
-    species = np.zeros((1, task.canvas_size), dtype=np.int64)
-    remaining = structure.positions[0, kept]
-    positions[0, : len(kept)] = remaining - remaining.mean(0)
-    species[0, : len(kept)] = structure.species[0, kept]
-    bag = np.bincount(structure.species[0, taken], minlength=len(task.symbols))[None]
-    none, size = np.zeros(1, dtype=np.int64), np.array([len(kept)])
-    return ClusterState(
-        positions, species, size, size.copy(), bag, bag.copy(), none, none.copy(), np.zeros(1, dtype=bool)
-    )

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from megen_gym.agents.registry import make_policy
+from megen_gym.agents.search import regrow
 from megen_gym.agents.search.regrow import Regrow
+from megen_gym.arena.found import valid_structures
 from megen_gym.arena.meter import Spent
 from megen_gym.arena.playing import enter
 from megen_gym.arena.problem import Problem
@@ -68,12 +70,73 @@ def test_small_clusters_do_no_harm(count: int) -> None:
         {"penalty": float("inf")},
         {"policy": "basin_hopping"},
         {"policy": "nobody"},
+        {"policy_kwargs": {"k": 3}},
+        {"share": 1.5},
+        {"symmetric": -0.1},
+        {"symmetric": float("nan")},
         {"moost": 3},
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         searched("LJCluster-v0", {"n": 7}, 10, **options)
+
+
+def test_policies_share_the_moves() -> None:
+    problem = Problem.make("LJCluster-v0", {"n": 7}, budget=200, seed=0)
+    search = Regrow(problem.env(1), policy="random", policy_kwargs={"tries": 32}, share=0.25, symmetric=0.0)
+    calls = {"policy": 0, "other": 0}
+    for name in calls:
+        predict = getattr(search, name).predict
+
+        def counted(*words: Any, name: str = name, predict: Any = predict) -> Any:
+            calls[name] += 1
+            return predict(*words)
+
+        getattr(search, name).predict = counted
+    with pytest.raises(Spent):
+        search.search(problem)
+    assert 0 < calls["policy"] < calls["other"]
+
+
+@pytest.mark.parametrize(("share", "starts"), [(0.0, 0), (1.0, 1)])
+def test_a_share_starts_from_symmetric_structures(share: float, starts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    thrown, drawn = 0, regrow.thrown_symmetric
+
+    def counted(*words: Any) -> Any:
+        nonlocal thrown
+        thrown += 1
+        return drawn(*words)
+
+    monkeypatch.setattr(regrow, "thrown_symmetric", counted)
+    problem = searched("LJCluster-v0", {"n": 8}, 150, symmetric=share)
+    assert min(thrown, 1) == starts
+    assert problem.meter.used == 150
+
+
+def test_valid_structures_are_not_left_for_others() -> None:
+    """Under soap_ridge many minima of gallium break the windows of the task."""
+    problem = Problem.make("GaCluster-v0", {"n": 7, "reward": "soap_ridge"}, budget=150, seed=0)
+    search = Regrow(problem.env(1), symmetric=0.0)
+    left, moved = [], search._moved
+
+    def seen(problem: Problem, structure: Any, rng: Any) -> Any:
+        left.append(bool(valid_structures(problem.task, structure)[0]))
+        return moved(problem, structure, rng)
+
+    search._moved = seen
+    built, starts = search._built, []
+
+    def built_at(problem: Problem, number: int) -> Any:
+        starts.append(len(left))
+        return built(problem, number)
+
+    search._built = built_at
+    with pytest.raises(Spent):
+        search.search(problem)
+    for begin, end in zip(starts, [*starts[1:], len(left)], strict=True):
+        run = left[begin:end]
+        assert run == sorted(run)
 
 
 def test_an_incomplete_first_structure_is_not_searched_on() -> None:
