@@ -61,7 +61,7 @@ class Meter:
 
     def look(self, batch: StructureBatch, energy: FloatArray, before: int) -> None:
         """Whether one of the energies (B,) hits; `before` it, so many evaluations were made."""
-        if self.hit is not None or not len(energy) or not (energy <= self.target).any():
+        if self.hit is not None or not any(value <= self.target for value in energy.tolist()):
             return
         hits = np.flatnonzero((energy <= self.target) & self.complete(batch))
         if len(hits):
