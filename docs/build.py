@@ -6,6 +6,7 @@ docstring. :mod:`pages` says what there is, :mod:`docstrings` turns a docstring 
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import re
@@ -41,6 +42,8 @@ INTRO = {
     "`predict(observation, state, episode_start, deterministic)`; SB3 models are policies as they are, and so is "
     "[one of yours](extending.md). Names in brackets are those of `python -m megen_gym policies` and of the arena; "
     "searches, such as basin hopping, compete there too.",
+    "examples": "Scripts in `examples/`, short enough to be read and changed; `--help` tells the arguments where there "
+    "are any. What they bring is [measured](benchmarks.md).",
     "analysis": "Structures of one cell and one composition beside a reference, with bootstrap intervals and what the "
     "data reach: `python -m megen_gym analyse gen.extxyz --reference train.extxyz --out judged`. In Python:",
 }
@@ -157,6 +160,17 @@ def listing(title: str, rows: Mapping[str, str]) -> str:
     return "\n".join([*head, "| name | what it is |", "| --- | --- |", *(f"| {a} | {b} |" for a, b in rows.items())])
 
 
+def scripts() -> str:
+    """The page of the examples: what each says of itself."""
+    rows = {}
+    for file in sorted((HERE.parent / "examples").glob("*.py")):
+        text = ast.get_docstring(ast.parse(file.read_text())) or ""
+        said = " ".join(text.partition("\n\n")[0].split())
+        said = re.sub(r": ``python examples/\w+\.py``\.$", ".", said)
+        rows[f"`{file.name}`"] = prose(said, {})
+    return "\n\n".join(["# Examples", INTRO["examples"], listing("", rows)]) + "\n"
+
+
 def written() -> dict[str, str]:
     """Every page that is made here, by its path from docs/."""
     links = targets()
@@ -189,7 +203,7 @@ def written() -> dict[str, str]:
     text = ["# Analysis", INTRO["analysis"]]
     for title, place in ANALYSIS.items():
         text += [f"## {title}", path(load(place)), markdown(load(place), links, 3)]
-    return made | {"analysis.md": "\n\n".join(text) + "\n"}
+    return made | {"analysis.md": "\n\n".join(text) + "\n", "examples.md": scripts()}
 
 
 if __name__ == "__main__":

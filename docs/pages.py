@@ -65,7 +65,7 @@ CARDS = {
 """Markdown beside the weights that is on the site too, from the root of the repository, and its title there."""
 
 NAVIGATION = {
-    "Start": ("getting_started", "comparing", "extending", "Migrating <migrating>"),
+    "Start": ("getting_started", "comparing", "extending", "examples", "Migrating <migrating>"),
     "Reference": ("environments", "rewards", "policies", "analysis"),
     "Methods": ("cryingan", "crystal_gpt", "gschnet", "polysrl"),
     "Figures": ("benchmarks", *(f"{title} </{card}>" for card, title in CARDS.items())),
