@@ -25,7 +25,7 @@ from megen_gym.agents.ppo_train import train
 from megen_gym.agents.registry import make_policy
 from megen_gym.analysis.table import render
 from megen_gym.arena.found import Finds
-from megen_gym.arena.measure import distinct
+from megen_gym.arena.measure import distinct_minima
 from megen_gym.arena.playing import enter
 from megen_gym.arena.problem import Problem
 from megen_gym.cli import run
@@ -138,7 +138,7 @@ def low_minima(finds: Finds, symbols: tuple[str, ...], low: float) -> int:
     """How many distinct valid minima are at or below `low` (eV)."""
     chosen = np.flatnonzero(finds.valid & finds.minimum & (finds.value <= low))
     chosen = chosen[np.argsort(finds.value[chosen], kind="stable")]
-    return len(distinct(finds.batch(symbols, (False, False, False))[chosen]))
+    return len(distinct_minima(finds.batch(symbols, (False, False, False))[chosen], finds.value[chosen]))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from megen_gym.arena.measure import MOST, comparable, distinct
+from megen_gym.arena.measure import MOST, comparable, distinct, distinct_minima
 from megen_gym.arena.results import Played, grouped
 from megen_gym.structure import FloatArray
 
@@ -100,7 +100,8 @@ def _minima(one: Played, grid: FloatArray) -> FloatArray:
     rows = np.flatnonzero(one.low & (finds.minimum | (not one.outcome.relaxed)))
     rows = np.sort(rows[np.argsort(comparable(finds, one.per_atom)[rows], kind="stable")][:MOST])
     batch = finds.batch(one.outcome.symbols, one.outcome.pbc)[rows]
-    new = rows[distinct(batch)]
+    value = comparable(finds, one.per_atom)[rows]
+    new = rows[distinct_minima(batch, value) if one.outcome.relaxed else distinct(batch)]
     count = _steps(grid, finds.evaluations[new].astype(float), np.arange(1, len(new) + 1, dtype=float))
     return np.nan_to_num(count)
 

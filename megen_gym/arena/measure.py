@@ -15,6 +15,12 @@ from megen_gym.structure import FloatArray, IntArray, StructureBatch
 MOST = 2000
 """Structures among which duplicates are looked for, the first ones or the lowest ones; their search is quadratic."""
 
+SOFT = 0.2
+"""Å; sorted distances of one minimum, relaxed more than once, differ by no more."""
+
+ALIKE = 5e-4
+"""Of a value; neighbours in the order of values that differ by no more are as good as equal."""
+
 WINDOW = 0.1
 """Of the size of the best value: how far above it a minimum may lie to count as low, where no window is given."""
 
@@ -78,6 +84,8 @@ def row_of(
     own = distinct(batch[first])
     candidates = np.flatnonzero(good & (value <= low) & (finds.minimum | (not outcome.relaxed)))
     candidates = candidates[np.argsort(value[candidates], kind="stable")][:MOST]
+    low_ones = batch[candidates]
+    minima = distinct_minima(low_ones, value[candidates]) if outcome.relaxed else distinct(low_ones)
     best = float(value[good].min()) if good.any() else np.nan
     return Row(
         cell.task,
@@ -89,7 +97,7 @@ def row_of(
         len(own) / len(first) if len(first) else np.nan,
         np.nan if reference is None or not len(own) else _novel(batch[first[own]], reference),
         best if outcome.energy else -best,
-        len(distinct(batch[candidates])),
+        len(minima),
         np.nan if outcome.hit is None else float(outcome.hit),
         outcome.cpu,
     )
@@ -105,6 +113,25 @@ def distinct(batch: StructureBatch) -> IntArray:
     if not len(batch):
         return np.zeros(0, dtype=np.int64)
     return unique(batch, "soap" if any(batch.pbc) else "distances")[0]
+
+
+def distinct_minima(batch: StructureBatch, value: FloatArray) -> IntArray:
+    """Rows that represent different minima, the first of each, ascending.
+
+    A relaxation ends when the forces are small, on a soft energy surface some way from the minimum: clusters whose
+    sorted distances differ by up to :data:`SOFT` are one minimum if their values are as good as equal.
+
+    Args:
+        batch: Relaxed structures.
+        value: Their energies, or whatever they were judged by.
+    """
+    if not len(batch) or any(batch.pbc):
+        return distinct(batch)
+    group = unique(batch, "distances", SOFT)[1]
+    order = np.lexsort((value, group))
+    step = np.diff(value[order], prepend=np.nan)
+    begins = (np.diff(group[order], prepend=-1) != 0) | ~(step <= ALIKE * np.abs(value[order]))
+    return np.sort(np.minimum.reduceat(order, np.flatnonzero(begins)))
 
 
 def _novel(own: StructureBatch, reference: StructureBatch) -> float:
