@@ -6,7 +6,6 @@ killed goes on with ``python agents/ppo_train.py --resume ID``. Documentation: d
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Collection
 from dataclasses import asdict
@@ -18,6 +17,7 @@ if __name__ == "__main__":
 from megen_gym import runs
 from megen_gym.agents.nn.resuming import continued, given_on_command_line
 from megen_gym.agents.ppo.settings import Settings
+from megen_gym.cli import console_log
 from megen_gym.errors import InputError, nearest, user_errors
 
 POLICIES = ("covariant", "mlp")
@@ -46,8 +46,7 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     from megen_gym.report.folder import report_run
 
     check(settings)
-    logging.basicConfig(level=settings.log_level, format="%(message)s", stream=sys.stdout)
-    log = logging.getLogger("megen_gym")
+    log = console_log(settings.log_level)
     torch.set_num_threads(settings.threads)
     if settings.resume is not None:
         run, settings = reopen(settings, given)

@@ -41,7 +41,7 @@ KINDS: dict[str, Kind] = {
         f"{_MADE}:cryingan",
         "megen_gym.agents.cryingan.policy:CryinGANPolicy",
         "yes",
-        "megen_gym.agents.cryingan.networks:KIND",
+        "megen_gym.agents.cryingan.settings:KIND",
     ),
     "crystal_gpt": Kind(
         f"{_MADE}:crystal_gpt",

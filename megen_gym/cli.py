@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import signal
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from megen_gym.errors import InputError, user_errors
+
+
+def console_log(level: str = "INFO") -> logging.Logger:
+    """The library's log, shown as plain lines on standard output."""
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stdout)
+    return logging.getLogger("megen_gym")
 
 
 @user_errors

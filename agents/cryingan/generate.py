@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ if __name__ == "__main__":
 from megen_gym.agents.cryingan.generator import CHUNK
 from megen_gym.agents.cryingan.networks import GAN, load_gan
 from megen_gym.agents.cryingan.system import System
+from megen_gym.cli import console_log
 from megen_gym.errors import InputError, user_errors
 from megen_gym.runs import CONFIG
 from megen_gym.structure import FloatArray
@@ -67,7 +67,7 @@ def generate(settings: Settings) -> Path:
     from megen_gym.io import file_format, write_structures
     from megen_gym.structure import StructureBatch
 
-    logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
+    log = console_log()
     for name in ("n_struc", "threads"):
         if getattr(settings, name) < 1:
             raise InputError(f"{name} is {getattr(settings, name)}; give at least 1")
@@ -105,7 +105,7 @@ def generate(settings: Settings) -> Path:
     if settings.save_latents is not None:
         with open(settings.save_latents, "wb") as file:
             np.save(file, np.concatenate(latents), allow_pickle=False)
-    logging.getLogger("megen_gym").info(f"{len(made)} structures of {system.formula} from {folder.name} in {path}")
+    log.info(f"{len(made)} structures of {system.formula} from {folder.name} in {path}")
     return path
 
 

@@ -15,14 +15,11 @@ from megen_gym import runs
 from megen_gym.agents.cryingan.critics import AtomSetCritic, PeriodicView, PublishedView, View
 from megen_gym.agents.cryingan.generator import CHUNK, Fourier, SiteGenerator
 from megen_gym.agents.cryingan.published import PublishedCritic, PublishedGenerator
-from megen_gym.agents.cryingan.settings import Settings, resolved
+from megen_gym.agents.cryingan.settings import KIND, Settings, resolved
 from megen_gym.agents.cryingan.sites import Sites
 from megen_gym.agents.cryingan.system import System
-from megen_gym.agents.nn.finding import Kind
 from megen_gym.agents.nn.resuming import settings_of
 from megen_gym.structure import FloatArray, StructureBatch
-
-KIND = Kind("cryingan", "CryinGAN run", "agents/cryingan/train.py")
 
 CALIBRATION = 1024
 """Latents that fix the default generator's means and spreads."""

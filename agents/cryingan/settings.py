@@ -6,7 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from megen_gym.agents.nn.finding import Kind
 from megen_gym.errors import InputError
+
+KIND = Kind("cryingan", "CryinGAN run", "agents/cryingan/train.py")
 
 
 @dataclass

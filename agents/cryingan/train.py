@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Collection
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
 from megen_gym import runs
-from megen_gym.agents.cryingan.settings import RESUMABLE, Settings, resolved
-from megen_gym.agents.nn.resuming import given_on_command_line, reopened, where
+from megen_gym.agents.cryingan.settings import KIND, RESUMABLE, Settings, resolved
+from megen_gym.agents.nn.resuming import again, checkpoint_of, given_on_command_line, reopened, where
+from megen_gym.cli import console_log
 from megen_gym.errors import user_errors
 
 SAMPLE_SEED = 777
@@ -42,16 +43,13 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     from megen_gym.agents.cryingan.logs import LOSSES, RATE_COLUMNS, RATES, EpochTable, plot_training
     from megen_gym.agents.cryingan.prepare import prepare
     from megen_gym.agents.nn.devices import device_of, gpu_memory
+    from megen_gym.agents.nn.fitting import stop
     from megen_gym.report.folder import report_run
 
-    logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
-    log = logging.getLogger("megen_gym")
-    settings = resolved(settings)
-    run: runs.Run | None = None
-    if settings.resume is not None:
-        run, settings = reopen(settings, given)
+    log = console_log()
+    run, settings = reopen(resolved(settings), given)
+    tensors, meta = checkpoint_of(run)
     torch.set_num_threads(settings.threads)
-    tensors, meta = run.load_state() if run is not None and run.resumable else ({}, {})
     device = device_of("cpu" if settings.disable_cuda else settings.device)
     prepared = prepare(settings, device, tensors, meta.get("fingerprint"))
     trainer, gan = prepared.trainer, prepared.gan
@@ -111,12 +109,7 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
                     checkpoint()
         except KeyboardInterrupt:
             bar.close()
-            kept = run.load_state()[1]["epoch"]
-            log.info(
-                f"stopped in epoch {trainer.epoch}, {kept} epochs are kept; go on with: "
-                f"python agents/cryingan/train.py{where(settings.dir)} --resume {run.id}"
-            )
-            raise SystemExit(130) from None
+            stop(run, trainer.epoch, again(KIND, settings.dir))
 
     finish(run, settings, prepared.held_out, log)
     if run.metrics():
@@ -131,7 +124,7 @@ def new_run(settings: Settings) -> runs.Run:
     Raises:
         OSError: when one of them cannot be made; nothing is left behind.
     """
-    run = runs.create(settings.dir, {"name": settings.name, "seed": settings.seed, "cryingan": asdict(settings)})
+    run = KIND.create(settings)
     try:
         for name in (settings.msave_dir, settings.gsave_dir):
             (run.path / name).mkdir(parents=True, exist_ok=True)
@@ -167,18 +160,15 @@ def finish(run: runs.Run, settings: Settings, held_out: int, log: logging.Logger
     log.info(f"everything is in {run.path}, see report.html; next: {command}")
 
 
-def reopen(wanted: Settings, given: Collection[str] | None) -> tuple[runs.Run, Settings]:
-    """The run to resume and its settings, with what the user may change taken from `wanted`.
+def reopen(wanted: Settings, given: Collection[str] | None) -> tuple[runs.Run | None, Settings]:
+    """The run to resume, if any, and its settings, with what the user may change taken from `wanted`.
 
     Raises:
         InputError: if there is no such run, or for a setting that cannot change any more.
     """
-    from megen_gym.agents.cryingan.networks import KIND
-
-    assert wanted.resume is not None
     free, defaults = (*RESUMABLE, "load_checkpoint"), resolved(Settings(preset=wanted.preset))
     run, settings = reopened(KIND, wanted, defaults, given, free)
-    if run.resumable:
+    if run is not None and run.resumable:
         settings = replace(settings, load_generator=None, load_coord_disc=None, load_dist_disc=None)
     return run, settings
 

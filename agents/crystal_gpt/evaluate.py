@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
+from megen_gym.cli import console_log
 from megen_gym.errors import InputError, user_errors
 
 if TYPE_CHECKING:
@@ -100,8 +101,7 @@ def evaluate(settings: Settings) -> tuple[dict[str, float], CrystalReport | None
     from megen_gym.envs.wyckoff import load_groups
     from megen_gym.runs import make_folder, write_text
 
-    logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
-    log = logging.getLogger("megen_gym")
+    log = console_log()
     for name in ("threads", "processes"):
         if getattr(settings, name) < 1:
             raise InputError(f"{name} is {getattr(settings, name)}; give at least 1")

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import sys
 from collections.abc import Collection
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,8 @@ if __name__ == "__main__":
 
 from megen_gym import runs
 from megen_gym.agents.crystal_gpt.regress_settings import RESUMABLE, Settings, checked, shape_of
-from megen_gym.agents.nn.resuming import given_on_command_line, reopened, where
+from megen_gym.agents.nn.resuming import again, given_on_command_line, reopened
+from megen_gym.cli import console_log
 from megen_gym.errors import InputError, nearest, user_errors
 
 if TYPE_CHECKING:
@@ -48,15 +49,9 @@ def regress(settings: Settings, given: Collection[str] | None = None) -> runs.Ru
     from megen_gym.agents.nn.fitting import Plan, fit
     from megen_gym.report.folder import report_run
 
-    logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
-    log = logging.getLogger("megen_gym")
-    settings = checked(settings)
-    run: runs.Run | None = None
-    tensors: dict[str, torch.Tensor] = {}
-    meta: dict[str, Any] = {}
-    if settings.resume is not None:
-        run, settings = reopened(KIND, settings, Settings(), given, RESUMABLE)
-        tensors, meta = run.load_state()
+    log = console_log()
+    run, settings = reopened(KIND, checked(settings), Settings(), given, RESUMABLE)
+    tensors, meta = ({}, {}) if run is None else run.load_state()
     torch.set_num_threads(settings.threads)
     device = device_of(settings.device)
     train, valid, n_max = prepare(settings, log)
@@ -70,7 +65,7 @@ def regress(settings: Settings, given: Collection[str] | None = None) -> runs.Ru
             raise InputError(f"the data differs from that of run {settings.resume}; give the same, or train anew")
         trainer.load_state(tensors, meta)
     if run is None:
-        run = runs.create(settings.dir, {"name": settings.name, "seed": settings.seed, KIND.key: asdict(settings)})
+        run = KIND.create(settings)
     learned = sum(p.numel() for p in model.network.parameters() if p.requires_grad)
     log.info(
         f"run {run.id}: {model.name} of {len(train)} crystals, {len(valid)} held out, mean {target.mean():.4g}, "
@@ -81,12 +76,11 @@ def regress(settings: Settings, given: Collection[str] | None = None) -> runs.Ru
         mae, r2 = scores(truth, trainer.judged().predict(valid.crystals))
         return {"mae": mae, "r2": r2}
 
-    again = f"python agents/crystal_gpt/regress.py{where(settings.dir)} --resume"
     fit(
         trainer,
         run,
         Plan(
-            settings.epochs, settings.patience, "mae", again,
+            settings.epochs, settings.patience, "mae", again(KIND, settings.dir),
             settings.progress, otherwise="train_mae", save_freq=settings.save_freq,
         ),
         judge if len(valid) else None,

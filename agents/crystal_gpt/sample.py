@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
+from megen_gym.cli import console_log
 from megen_gym.errors import InputError, user_errors
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def sample(settings: Settings) -> list[Path]:
     from megen_gym.agents.crystal_gpt.relaxing import relaxed
     from megen_gym.agents.nn.devices import device_of
 
-    logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
+    log = console_log()
     check(settings)
     paths = [name.strip() for name in settings.output.split(",") if name.strip()]
     for path in paths:
@@ -137,7 +138,7 @@ def sample(settings: Settings) -> list[Path]:
     torch.set_num_threads(settings.threads)
     model, run = load_model(settings.run, settings.dir, device_of(settings.device))
     made = chains(settings, model) if settings.template is not None else drawn(settings, model)
-    log, extra = logging.getLogger("megen_gym"), None
+    extra = None
     if settings.relax is not None:
         made, extra = relaxed(
             made, settings.relax, settings.relax_kwargs, steps=settings.relax_steps,

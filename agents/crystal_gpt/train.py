@@ -10,7 +10,6 @@ import hashlib
 import logging
 import sys
 from collections.abc import Collection
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,8 @@ if __name__ == "__main__":
 from megen_gym import runs
 from megen_gym.agents.crystal_gpt.settings import RESUMABLE, Settings, condition_names, resolved
 from megen_gym.agents.nn.finding import Kind
-from megen_gym.agents.nn.resuming import given_on_command_line, reopened, where
+from megen_gym.agents.nn.resuming import again, checkpoint_of, given_on_command_line, reopened, where
+from megen_gym.cli import console_log
 from megen_gym.errors import InputError, user_errors
 
 if TYPE_CHECKING:
@@ -51,17 +51,14 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     from megen_gym.agents.nn.fitting import Plan, fit
     from megen_gym.report.folder import report_run
 
-    logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
-    log = logging.getLogger("megen_gym")
-    asked, settings = settings, resolved(settings)
-    run: runs.Run | None = None
-    if settings.resume is not None:
-        run, settings = reopened(KIND, settings, resolved(Settings(preset=settings.preset)), given, RESUMABLE)
+    log = console_log()
+    asked, usual = settings, resolved(Settings(preset=settings.preset))
+    run, settings = reopened(KIND, resolved(settings), usual, given, RESUMABLE)
     torch.set_num_threads(settings.threads)
     device = device_of(settings.device)
     data, split, n_max = prepare(settings, log)
     rows, seen = split.train, fingerprint(split.train.crystals)
-    tensors, meta = run.load_state() if run is not None and run.resumable else ({}, {})
+    tensors, meta = checkpoint_of(run)
     if tensors and meta["fingerprint"] != seen:
         raise InputError(f"the data differs from that of run {settings.resume}; give the same, or train anew")
     torch.manual_seed(settings.seed)
@@ -80,18 +77,17 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     if tensors:
         trainer.load_state(tensors, meta)
     if run is None:
-        run = runs.create(settings.dir, {"name": settings.name, "seed": settings.seed, KIND.key: asdict(settings)})
+        run = KIND.create(settings)
     weights = sum(p.numel() for p in model.network.parameters())
     log.info(
         f"run {run.id}: {len(rows)} crystals, {len(split.valid)} held out, {len(model.groups)} space groups, "
         f"{len(model.elements)} elements, up to {model.network.shape.n_max} sites; {weights} weights"
     )
-    again = f"python agents/crystal_gpt/train.py{where(settings.dir)} --resume"
     fit(
         trainer,
         run,
         Plan(
-            settings.epochs, settings.patience, "nll", again,
+            settings.epochs, settings.patience, "nll", again(KIND, settings.dir),
             settings.progress, eval_freq=settings.eval_freq, save_freq=settings.save_freq,
         ),
         (lambda: trainer.judge(split.valid.crystals)) if len(split.valid) else None,

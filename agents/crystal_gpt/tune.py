@@ -10,7 +10,7 @@ import logging
 import sys
 import time
 from collections.abc import Collection
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,8 @@ if __name__ == "__main__":
 from megen_gym import runs
 from megen_gym.agents.crystal_gpt.tune_settings import RESUMABLE, Settings, resolved
 from megen_gym.agents.nn.finding import Kind
-from megen_gym.agents.nn.resuming import given_on_command_line, reopened, settings_of, where
+from megen_gym.agents.nn.resuming import again, given_on_command_line, reopened, settings_of, where
+from megen_gym.cli import console_log
 from megen_gym.errors import InputError, user_errors
 
 if TYPE_CHECKING:
@@ -53,14 +54,11 @@ def tune(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     from megen_gym.agents.crystal_gpt.training import PUBLISHED_FLOOR
     from megen_gym.agents.crystal_gpt.tune_logs import plot_tuning, row_of, summary, write_tuned
     from megen_gym.agents.nn.devices import device_of
+    from megen_gym.agents.nn.fitting import stop
     from megen_gym.report.folder import report_run
 
-    logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
-    log = logging.getLogger("megen_gym")
-    settings = resolved(settings)
-    run: runs.Run | None = None
-    if settings.resume is not None:
-        run, settings = reopened(KIND, settings, Settings(), given, RESUMABLE)
+    log = console_log()
+    run, settings = reopened(KIND, resolved(settings), Settings(), given, RESUMABLE)
     torch.set_num_threads(settings.threads)
     device = device_of(settings.device)
     tensors: dict[str, torch.Tensor] = {}
@@ -79,10 +77,7 @@ def tune(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     tuner = build(settings, model, pretraining, log)
     best, best_epoch, elapsed = float("-inf"), 0, 0.0
     if run is None:
-        run = runs.create(
-            settings.dir,
-            {"name": settings.name, "seed": settings.seed, KIND.key: asdict(settings), "crystal_gpt": pretraining},
-        )
+        run = KIND.create(settings, crystal_gpt=pretraining)
         run.save_weights(tuner.pretrained.state_dict(), PRETRAINED)
         run.save_weights(tuner.pretrained.state_dict())
     else:
@@ -137,12 +132,7 @@ def tune(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
                 checkpoint()
         except KeyboardInterrupt:
             bar.close()
-            kept = run.load_state()[1]["epoch"]
-            log.info(
-                f"stopped in epoch {tuner.epoch}, {kept} epochs are kept; go on with: "
-                f"python agents/crystal_gpt/tune.py{where(settings.dir)} --resume {run.id}"
-            )
-            raise SystemExit(130) from None
+            stop(run, tuner.epoch, again(KIND, settings.dir))
     write_tuned(run, draw)
     plot_tuning(run, settings.minimise)
     report_run(run)

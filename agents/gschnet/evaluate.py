@@ -6,7 +6,6 @@ of real molecules is. Any file of molecules will do. Documentation: docs/gschnet
 
 from __future__ import annotations
 
-import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
+from megen_gym.cli import console_log
 from megen_gym.errors import InputError, user_errors
 
 if TYPE_CHECKING:
@@ -98,8 +98,7 @@ def evaluate(settings: Settings) -> tuple[Validity, MoleculeReport | None]:
     from megen_gym.io import read_structures
     from megen_gym.runs import make_folder, write_text
 
-    logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
-    log = logging.getLogger("megen_gym")
+    log = console_log()
     rules = BondRules(
         tuple(settings.allowed_charges or (0,)), settings.allow_charged_fragments, settings.allow_radical_electrons
     )

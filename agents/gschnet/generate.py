@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
+from megen_gym.cli import console_log
 from megen_gym.errors import InputError, user_errors
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def generate(settings: Settings) -> Path | None:
     from megen_gym.agents.gschnet.sampling import Drawing
     from megen_gym.agents.nn.devices import device_of, keep_memory
 
-    logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
+    console_log()
     if not settings.temperature_term > 0 or not 0 < settings.tolerance < 1 or settings.threads < 1 or settings.seed < 0:
         raise InputError(
             f"temperature_term is {settings.temperature_term}, tolerance {settings.tolerance}, threads "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Collection
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,13 +18,12 @@ if __name__ == "__main__":
 
 from megen_gym import runs
 from megen_gym.agents.gschnet.settings import RESUMABLE, Settings, resolved
-from megen_gym.agents.nn.resuming import given_on_command_line, reopened, where
+from megen_gym.agents.nn.resuming import again, checkpoint_of, given_on_command_line, reopened, where
+from megen_gym.cli import console_log
 from megen_gym.errors import InputError, user_errors
 
 if TYPE_CHECKING:
     from megen_gym.agents.gschnet.model import Model
-
-SCRIPT = "python agents/gschnet/train.py"
 
 SIZES = (
     "model", "features", "n_interactions", "n_rbf", "head_layers", "head_hidden", "n_bins",
@@ -46,7 +45,7 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
 
     from megen_gym.agents.gschnet.data import assemble
     from megen_gym.agents.gschnet.logs import plot_training
-    from megen_gym.agents.gschnet.model import KIND, TRAINING, Model, load_model
+    from megen_gym.agents.gschnet.model import TRAINING, Model, load_model
     from megen_gym.agents.gschnet.properties import RelativeEnergy
     from megen_gym.agents.gschnet.training import Trainer
     from megen_gym.agents.nn.devices import device_of, keep_memory
@@ -55,19 +54,16 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     from megen_gym.agents.nn.fitting import Plan, fit
     from megen_gym.report.folder import report_run
 
-    logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
-    log = logging.getLogger("megen_gym")
-    settings = resolved(settings)
-    run: runs.Run | None = None
+    log = console_log()
+    settings, usual = resolved(settings), resolved(Settings(preset=settings.preset))
     if settings.id is not None and settings.resume is None and (settings.dir / settings.id / runs.CONFIG).is_file():
         settings = replace(settings, resume=settings.id)
-    if settings.resume is not None:
-        given = None if given is None else {"datapath" if name == "data" else name for name in given}
-        run, settings = reopened(TRAINING, settings, resolved(Settings(preset=settings.preset)), given, RESUMABLE)
+    given = None if given is None else {"datapath" if name == "data" else name for name in given}
+    run, settings = reopened(TRAINING, settings, usual, given, RESUMABLE)
     keep_memory()
     torch.set_num_threads(settings.threads)
     device = device_of("cuda" if settings.accelerator == "gpu" else settings.accelerator)
-    tensors, meta = run.load_state() if run is not None and run.resumable else ({}, {})
+    tensors, meta = checkpoint_of(run)
     kept = meta["model"]["relative"] if tensors else None
     torch.manual_seed(settings.seed)
     loaded = None
@@ -88,19 +84,18 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     if tensors:
         trainer.load_state(tensors, meta)
     if run is None:
-        told = {"name": settings.name, "seed": settings.seed, KIND.key: asdict(settings)}
-        run = runs.create(settings.dir, told, settings.id)
+        run = TRAINING.create(settings, settings.id)
     if not tensors:
         data.parts.save(run.path, data.molecules, model.connectivity)
     weights = sum(parameter.numel() for parameter in model.network.parameters())
     conditions = ", ".join(condition.name for condition in model.conditions) or "none"
     log.info(f"run {run.id}: {weights} weights, conditions: {conditions}")
     events = Events(run, settings.tensorboard)
-    again = f"{SCRIPT}{where(settings.dir)} --resume"
+    goes_on = again(TRAINING, settings.dir)
     fit(
         trainer,
         run,
-        Plan(settings.max_epochs, settings.patience, "val", again, settings.progress, settings.refresh_rate),
+        Plan(settings.max_epochs, settings.patience, "val", goes_on, settings.progress, settings.refresh_rate),
         None if held_out is None else lambda: trainer.judged(held_out),
         events.add,
         {"model": model.describe()},

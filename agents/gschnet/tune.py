@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,8 @@ if __name__ == "__main__":
 from megen_gym import runs
 from megen_gym.agents.gschnet.tune_settings import RESUMABLE, Settings, resolved
 from megen_gym.agents.nn.finding import Kind
-from megen_gym.agents.nn.resuming import given_on_command_line, reopened, where
+from megen_gym.agents.nn.resuming import again, given_on_command_line, reopened, where
+from megen_gym.cli import console_log
 from megen_gym.errors import InputError, user_errors
 
 if TYPE_CHECKING:
@@ -54,12 +55,8 @@ def tune(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     from megen_gym.io import write_structures
     from megen_gym.report.folder import report_run
 
-    logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
-    log = logging.getLogger("megen_gym")
-    settings = resolved(settings)
-    run: runs.Run | None = None
-    if settings.resume is not None:
-        run, settings = reopened(TUNED, settings, Settings(), given, RESUMABLE)
+    log = console_log()
+    run, settings = reopened(TUNED, resolved(settings), Settings(), given, RESUMABLE)
     keep_memory()
     torch.set_num_threads(settings.threads)
     device = device_of("cuda" if settings.accelerator == "gpu" else settings.accelerator)
@@ -80,8 +77,7 @@ def tune(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
         if any(model.pbc):
             raise InputError(f"run {source.id} is of periodic structures; tune a model of molecules or clusters")
         judge([Atoms(numbers=[number]) for number in model.network.shape.atom_types])
-        told = {"name": settings.name, "seed": settings.seed, KIND.key: trained, TUNED.key: asdict(settings)}
-        run = runs.create(settings.dir, told)
+        run = TUNED.create(settings, gschnet=trained)
         if (source.path / SPLIT).is_file():
             runs.write_bytes(run.path / SPLIT, (source.path / SPLIT).read_bytes())
     else:
@@ -109,10 +105,8 @@ def tune(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
                 bar.set_postfix_str(f"reward {row['reward']:.3f} kl {row['kl']:.2f}", refresh=False)
         except KeyboardInterrupt:
             bar.close()
-            log.info(
-                f"stopped, {run.load_state()[1]['epoch']} epochs are kept; go on with: "
-                f"python agents/gschnet/tune.py{where(settings.dir)} --resume {run.id}"
-            )
+            kept = run.load_state()[1]["epoch"]
+            log.info(f"stopped, {kept} epochs are kept; go on with: {again(TUNED, settings.dir)} {run.id}")
             raise SystemExit(130) from None
     finish(run, settings, log)
     report_run(run)

@@ -1,12 +1,22 @@
-"""Which run is meant: by folder, by id, or the newest of its kind."""
+"""Runs of a kind: made anew, or found by folder, by id, or as the newest."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import Field, asdict, dataclass
 from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 from megen_gym import runs
 from megen_gym.errors import InputError
+
+
+class RunSettings(Protocol):
+    """A dataclass of settings that says where a run is to be, what it is called, and from which seed it starts."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+    dir: Path
+    name: str
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -24,6 +34,20 @@ class Kind:
     name: str
     script: str
     without: str | None = None
+
+    def create(self, settings: RunSettings, id: str | None = None, **others: Any) -> runs.Run:
+        """A new run folder with these settings.
+
+        Args:
+            settings: Kept under the key of the kind.
+            id: Name of the folder; made from the date, the name and the seed by default.
+            others: What is kept beside them, by key.
+
+        Raises:
+            InputError: for an `id` that is no name of a folder.
+        """
+        own = {"name": settings.name, "seed": settings.seed, self.key: asdict(settings)}
+        return runs.create(settings.dir, own | others, id)
 
     def find(self, where: str | Path, root: str | Path = "runs") -> runs.Run:
         """The run of a folder, of an id below `root`, or the "newest" there.

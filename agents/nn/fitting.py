@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -144,8 +144,22 @@ def fit(
                 trainer.elapsed += time.monotonic() - begin
         except KeyboardInterrupt:
             bar.close()
-            kept = run.load_state()[1]["epoch"]
-            logging.getLogger("megen_gym").info(
-                f"stopped in epoch {trainer.epoch + 1}, {kept} epochs are kept; go on with: {plan.again} {run.id}"
-            )
-            raise SystemExit(130) from None
+            stop(run, trainer.epoch + 1, plan.again)
+
+
+def stop(run: Run, epoch: int, again: str) -> NoReturn:
+    """End the process as Ctrl-C and SIGTERM do, and say what is kept.
+
+    Args:
+        run: That was stopped.
+        epoch: In which it was.
+        again: Command that goes on with it, but for its id.
+
+    Raises:
+        SystemExit: 130.
+    """
+    kept = run.load_state()[1]["epoch"]
+    logging.getLogger("megen_gym").info(
+        f"stopped in epoch {epoch}, {kept} epochs are kept; go on with: {again} {run.id}"
+    )
+    raise SystemExit(130) from None

@@ -6,11 +6,14 @@ import sys
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from megen_gym.agents.nn.finding import Kind
 from megen_gym.errors import InputError
 from megen_gym.runs import Run
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 S = TypeVar("S")
 
@@ -28,8 +31,12 @@ def settings_of(kind: type[S], data: Mapping[str, Any]) -> S:
     return kind(**known | {"dir": Path(known.get("dir", "runs"))})
 
 
-def reopened(kind: Kind, wanted: S, defaults: S, given: Collection[str] | None, free: Collection[str]) -> tuple[Run, S]:
+def reopened(
+    kind: Kind, wanted: S, defaults: S, given: Collection[str] | None, free: Collection[str]
+) -> tuple[Run | None, S]:
     """The run that `wanted.resume` names and its settings, with what the user may change taken from `wanted`.
+
+    Where it names none, there is no run yet, and the settings are those that are wanted.
 
     Args:
         kind: Of the run.
@@ -41,9 +48,16 @@ def reopened(kind: Kind, wanted: S, defaults: S, given: Collection[str] | None, 
     Raises:
         InputError: if there is no such run, or for a setting that cannot change any more.
     """
+    if wanted.resume is None:  # type: ignore[attr-defined]
+        return None, wanted
     run = kind.find(wanted.resume, wanted.dir)  # type: ignore[attr-defined]
     settings = continued(run.id, settings_of(type(wanted), run.settings[kind.key]), wanted, defaults, given, free)
     return run, replace(settings, resume=run.id, dir=run.path.parent)  # type: ignore[type-var]
+
+
+def checkpoint_of(run: Run | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and numbers that a run goes on from; nothing for a new one, or one that had not come to a checkpoint."""
+    return run.load_state() if run is not None and run.resumable else ({}, {})
 
 
 def continued(run_id: str, kept: S, wanted: S, defaults: S, given: Collection[str] | None, free: Collection[str]) -> S:
@@ -75,6 +89,11 @@ def continued(run_id: str, kept: S, wanted: S, defaults: S, given: Collection[st
 def absolute(path: str | None) -> str | None:
     """A path that means the same in every directory, as the settings of a run that goes on elsewhere need it."""
     return None if path is None else str(Path(path).resolve())
+
+
+def again(kind: Kind, folder: Path) -> str:
+    """The command that goes on with a run of a folder, but for the run's id at its end."""
+    return f"python {kind.script}{where(folder)} --resume"
 
 
 def where(folder: Path) -> str:

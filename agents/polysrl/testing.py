@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from megen_gym.agents.polysrl.folds import Kind as Folding
 from megen_gym.agents.polysrl.folds import Scaler, Scaling
 from megen_gym.agents.polysrl.network import GRAPHS, Shape
 from megen_gym.agents.polysrl.statistics import Model
+from megen_gym.cli import console_log
 from megen_gym.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -149,13 +149,10 @@ def judge(settings: Settings, freeze: bool, given: Collection[str] | None, scrip
     from megen_gym.agents.polysrl.model import KIND
     from megen_gym.agents.polysrl.regression import Fit, kept_of
 
-    logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
-    log = logging.getLogger("megen_gym")
-    s, run = resolved(settings, freeze), None
-    if s.resume is not None:
-        run, s = reopened(TESTED, s, resolved(Settings(), freeze), given, RESUMABLE)
-        if run.settings[TESTED.key]["freeze"] != freeze:
-            raise InputError(f"run {run.id} was made by the other script; go on with that one")
+    log = console_log()
+    run, s = reopened(TESTED, resolved(settings, freeze), resolved(Settings(), freeze), given, RESUMABLE)
+    if run is not None and run.settings[TESTED.key]["freeze"] != freeze:
+        raise InputError(f"run {run.id} was made by the other script; go on with that one")
     keep_memory()
     torch.set_num_threads(s.threads)
     shape = Shape(s.element_features, s.sto_gnns, s.sto_layers, s.hidden_dim)

@@ -17,14 +17,13 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
 from megen_gym import runs
-from megen_gym.agents.nn.resuming import given_on_command_line, reopened, where
+from megen_gym.agents.nn.resuming import again, checkpoint_of, given_on_command_line, reopened, where
 from megen_gym.agents.polysrl.settings import RESUMABLE, Settings, resolved
+from megen_gym.cli import console_log
 from megen_gym.errors import InputError, user_errors
 
 if TYPE_CHECKING:
     from megen_gym.agents.polysrl.data import Pairs
-
-SCRIPT = "python agents/polysrl/train.py"
 
 
 @user_errors
@@ -49,12 +48,9 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     from megen_gym.agents.polysrl.training import Trainer, build, judge, target_of
     from megen_gym.report.folder import report_run
 
-    logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
-    log = logging.getLogger("megen_gym")
-    settings = resolved(settings)
-    run: runs.Run | None = None
-    if settings.resume is not None:
-        run, settings = reopened(KIND, settings, resolved(Settings(preset=settings.preset)), given, RESUMABLE)
+    log = console_log()
+    usual = resolved(Settings(preset=settings.preset))
+    run, settings = reopened(KIND, resolved(settings), usual, given, RESUMABLE)
     keep_memory()
     torch.set_num_threads(settings.threads)
     device = device_of(settings.device)
@@ -69,13 +65,13 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
     embedder = build(settings)
     embedder.to(device)
     trainer = Trainer(embedder, trained, settings, target)
-    tensors, meta = run.load_state() if run is not None and run.resumable else ({}, {})
+    tensors, meta = checkpoint_of(run)
     if tensors:
         if meta["data"] != fingerprint(pairs):
             raise InputError(f"the data differs from that of run {settings.resume}; give the same, or train anew")
         trainer.load_state(tensors, meta)
     if run is None:
-        run = runs.create(settings.dir, {"name": settings.name, "seed": settings.seed, KIND.key: asdict(settings)})
+        run = KIND.create(settings)
     weights = sum(parameter.numel() for parameter in embedder.parameters())
     log.info(
         f"run {run.id}: {settings.embedder}, {weights} weights, {len(trained)} structures of "
@@ -86,7 +82,7 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
         trainer,
         run,
         Plan(
-            settings.epochs, settings.es, "miss", f"{SCRIPT}{where(settings.dir)} --resume", settings.progress,
+            settings.epochs, settings.es, "miss", again(KIND, settings.dir), settings.progress,
             eval_freq=settings.eval_freq,
         ),
         (lambda: judge(trainer.average, held_out)) if sees else None,

@@ -7,7 +7,6 @@ reason. With ``--model`` a trained encoder is judged instead, on the data given.
 
 from __future__ import annotations
 
-import logging
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ if __name__ == "__main__":
 
 from megen_gym import runs
 from megen_gym.agents.nn.resuming import absolute
+from megen_gym.cli import console_log
 from megen_gym.errors import InputError, user_errors
 
 if TYPE_CHECKING:
@@ -70,8 +70,7 @@ def report(settings: Settings) -> runs.Run:
     from megen_gym.agents.polysrl.uncertainty_measures import auroc, calibration, ranks
     from megen_gym.formulas import amounts_of, formula_type
 
-    logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
-    log = logging.getLogger("megen_gym")
+    log = console_log()
     s = settings
     if s.folds < 2 or s.epochs < 1 or s.threads < 1 or s.hidden_dim < 1 or s.seed < 0:
         raise InputError(f"folds is {s.folds}, epochs {s.epochs}, threads {s.threads}; give at least 2, 1 and 1")

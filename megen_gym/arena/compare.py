@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ from megen_gym import runs
 from megen_gym.arena.cell import Cell, labelled, load_outcome
 from megen_gym.arena.results import CELLS, COMPARISON, load_comparison, read_reference
 from megen_gym.arena.workers import play_cells
+from megen_gym.cli import console_log
 from megen_gym.errors import InputError
 
 log = logging.getLogger("megen_gym")
@@ -85,7 +85,7 @@ def compare(
     """
     from megen_gym.agents.registry import parse
 
-    logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
+    console_log()
     if jobs < 1 or (window is not None and not window > 0):
         raise InputError(f"jobs {jobs} and window {window} cannot be used; give 1 or more jobs and a window above 0")
     names = _words(policies, "policies")

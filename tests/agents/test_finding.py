@@ -1,5 +1,6 @@
 """Runs of one kind among those of others."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from megen_gym import runs
 from megen_gym.agents.nn.finding import Kind
+from megen_gym.agents.nn.resuming import checkpoint_of, reopened
 from megen_gym.errors import InputError
 
 MODEL = Kind("net", "net run", "agents/net.py")
@@ -54,3 +56,29 @@ def test_a_run_of_another_kind_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(InputError, match=r"holds no net run; train one first: python agents/net\.py"):
             MODEL.newest(folder)
+
+
+@dataclass
+class Wanted:
+    dir: Path
+    name: str = "first"
+    seed: int = 3
+    epochs: int = 1
+    resume: str | None = None
+
+
+def test_a_run_is_made_and_opened_again_with_its_settings(tmp_path: Path) -> None:
+    new = Wanted(tmp_path)
+    assert reopened(MODEL, new, new, None, ()) == (None, new)
+    run = MODEL.create(new, "mine", source={"net": 1})
+    assert (run.id, run.seed) == ("mine", 3)
+    assert run.settings["net"] | {"dir": tmp_path} == vars(new)
+    assert run.settings["source"] == {"net": 1}
+    more = Wanted(tmp_path, epochs=5, resume="mine")
+    again, settings = reopened(MODEL, more, new, None, ("epochs",))
+    assert again is not None
+    assert (again.id, settings) == ("mine", more)
+    for none in (None, again):
+        assert checkpoint_of(none) == ({}, {})
+    run.save_state({"a": torch.ones(1)}, {"epoch": 2})
+    assert checkpoint_of(again)[1] == {"epoch": 2}
