@@ -15,6 +15,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from megen_gym import runs
+from megen_gym.agents.nn.options import check_bounds
 from megen_gym.agents.nn.resuming import continued, given_on_command_line
 from megen_gym.agents.ppo.settings import Settings
 from megen_gym.cli import console_log
@@ -100,13 +101,8 @@ def check(settings: Settings) -> None:
     if settings.policy not in POLICIES:
         raise InputError(f"unknown policy {settings.policy!r}; {nearest(settings.policy, POLICIES)}")
     positive = "num_steps num_steps_per_iter num_envs mini_batch_size eval_freq num_eval_episodes save_freq threads"
-    for name in positive.split():
-        if getattr(settings, name) < 1:
-            raise InputError(f"{name} is {getattr(settings, name)}; give at least 1")
-    for name in ("learning_rate", "gradient_clip", "reward_scale", "max_time", "bag_scale", "target_kl", "clip_ratio"):
-        value = getattr(settings, name)
-        if value is not None and not 0 < value < float("inf"):
-            raise InputError(f"{name} is {value}; give a number above 0")
+    above_zero = "learning_rate gradient_clip reward_scale max_time bag_scale target_kl clip_ratio"
+    check_bounds(settings, {1: positive}, above_zero)
     for name in ("discount", "lam"):
         if not 0 <= getattr(settings, name) <= 1:
             raise InputError(f"{name} is {getattr(settings, name)}; give a number from 0 to 1")

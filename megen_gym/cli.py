@@ -18,6 +18,15 @@ def console_log(level: str = "INFO") -> logging.Logger:
     return logging.getLogger("megen_gym")
 
 
+def listed(text: str) -> list[str]:
+    """What stands between the commas of an option.
+
+    >>> listed("random, greedy,")
+    ['random', 'greedy']
+    """
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
 @user_errors
 def run(component: Callable[..., Any], arguments: Sequence[str] | None = None) -> Any:
     """Call `component` with the arguments of the command line (``--name value``), exit code 2 for wrong ones.

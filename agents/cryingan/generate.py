@@ -12,6 +12,7 @@ if __name__ == "__main__":
 from megen_gym.agents.cryingan.generator import CHUNK
 from megen_gym.agents.cryingan.networks import GAN, load_gan
 from megen_gym.agents.cryingan.system import System
+from megen_gym.agents.nn.options import check_bounds
 from megen_gym.cli import console_log
 from megen_gym.errors import InputError, user_errors
 from megen_gym.runs import CONFIG
@@ -68,9 +69,7 @@ def generate(settings: Settings) -> Path:
     from megen_gym.structure import StructureBatch
 
     log = console_log()
-    for name in ("n_struc", "threads"):
-        if getattr(settings, name) < 1:
-            raise InputError(f"{name} is {getattr(settings, name)}; give at least 1")
+    check_bounds(settings, {1: "n_struc threads"})
     if settings.seed < 0:
         raise InputError(f"seed is {settings.seed}; give 0 or more")
     if file_format(settings.write_fname) != "extxyz":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from megen_gym.agents.nn.finding import Kind
+from megen_gym.agents.nn.options import check_bounds, filled
 from megen_gym.errors import InputError
 
 KIND = Kind("cryingan", "CryinGAN run", "agents/cryingan/train.py")
@@ -133,22 +134,14 @@ def resolved(settings: Settings) -> Settings:
     Raises:
         InputError: naming a setting that cannot work.
     """
-    preset = _PRESETS[settings.preset]
-    settings = replace(settings, **{name: value for name, value in preset.items() if getattr(settings, name) is None})
-    least = {
+    settings = filled(settings, _PRESETS[settings.preset])
+    at_least = {
         2: "batch_size",
         1: "latent_dim gen_channels_1 n_neighbors n_epochs step_size gen_int msave_freq gsave_freq n_save "
         "eval_freq n_eval save_freq print_freq threads",
         0: "g_lr coord_lr dist_lr gamma bn_eps weight_dist seed",
     }
-    for bound, names in least.items():
-        for name in names.split():
-            value = getattr(settings, name)
-            if not bound <= value < float("inf"):
-                raise InputError(f"{name} is {value}; give at least {bound}")
-    for name in ("b1", "b2", "ema", "holdout"):
-        if not 0 <= getattr(settings, name) < 1:
-            raise InputError(f"{name} is {getattr(settings, name)}; give a number from 0 up to, but not, 1")
+    check_bounds(settings, at_least, fractions="b1 b2 ema holdout")
     if settings.max_time is not None and not settings.max_time > 0:
         raise InputError(f"max_time is {settings.max_time}; give a number of seconds above 0")
     if settings.pbc is not None and (len(settings.pbc) != 3 or not set(settings.pbc) <= set("TF")):

@@ -13,6 +13,7 @@ from ase.data import atomic_numbers
 from megen_gym.agents.crystal_gpt.encoding import ELEMENTS
 from megen_gym.agents.crystal_gpt.model import Model
 from megen_gym.agents.crystal_gpt.wanted import Template, Wanted, composition_goals
+from megen_gym.agents.nn.options import check_bounds
 from megen_gym.crystals import SYMBOLS, CrystalBatch
 from megen_gym.errors import InputError, nearest
 from megen_gym.structure import BoolArray, FloatArray, check_symbols
@@ -58,9 +59,7 @@ class Request:
             if template is not None or (self.wyckoff is not None and self.sites is not None):
                 raise InputError("wyckoff, sites, and a JSON file of elements were given together; give one of them")
             template = self._letters() if self.wyckoff is not None else self._sites(model, groups)
-        for name, value in (("n_atoms", self.n_atoms), ("max_atoms", self.max_atoms)):
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}; give at least 1")
+        check_bounds(self, {1: "n_atoms max_atoms"})
         most = self.max_atoms or max(model.max_atoms, self.n_atoms or 0)
         goals = None
         if self.composition is not None:

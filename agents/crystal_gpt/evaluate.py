@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
+from megen_gym.agents.nn.options import check_bounds
 from megen_gym.cli import console_log
 from megen_gym.errors import InputError, user_errors
 
@@ -102,9 +103,7 @@ def evaluate(settings: Settings) -> tuple[dict[str, float], CrystalReport | None
     from megen_gym.runs import make_folder, write_text
 
     log = console_log()
-    for name in ("threads", "processes"):
-        if getattr(settings, name) < 1:
-            raise InputError(f"{name} is {getattr(settings, name)}; give at least 1")
+    check_bounds(settings, {1: "threads processes"})
     if not (settings.cap is None or settings.cap >= 2) or not settings.symprec > 0:
         raise InputError(f"cap is {settings.cap}, symprec {settings.symprec}; give at least 2, and a number above 0")
     if settings.output is not None:

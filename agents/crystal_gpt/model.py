@@ -15,9 +15,10 @@ from megen_gym import runs
 from megen_gym.agents.crystal_gpt.conditions import COUNTED, Given, Known
 from megen_gym.agents.crystal_gpt.encoding import Sites
 from megen_gym.agents.crystal_gpt.network import CrystalGPT, Parts, Shape
-from megen_gym.agents.crystal_gpt.settings import Settings, condition_names
+from megen_gym.agents.crystal_gpt.settings import Settings
 from megen_gym.agents.crystal_gpt.trunk import Block
 from megen_gym.agents.nn.finding import Kind
+from megen_gym.agents.nn.options import condition_names
 from megen_gym.crystals import CrystalBatch
 from megen_gym.errors import InputError, nearest
 from megen_gym.structure import FloatArray

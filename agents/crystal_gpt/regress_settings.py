@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from megen_gym.agents.crystal_gpt.network import Shape
+from megen_gym.agents.nn.options import check_bounds
 from megen_gym.agents.nn.resuming import absolute
 from megen_gym.errors import InputError
 
@@ -110,23 +111,13 @@ def checked(settings: Settings) -> Settings:
     Raises:
         InputError: naming one that cannot.
     """
-    least = {
+    at_least = {
         1: "transformer_layers num_heads key_size model_size Nf hidden epochs batchsize save_freq threads n_max "
         "max_sites patience",
         0: "weight_decay trunk_lr seed",
     }
-    for bound, names in least.items():
-        for name in names.split():
-            value = getattr(settings, name)
-            if value is not None and not bound <= value < float("inf"):
-                raise InputError(f"{name} is {value}; give at least {bound}")
-    for name in ("symprec", "lr", "clip_grad", "max_time"):
-        value = getattr(settings, name)
-        if value is not None and not 0 < value < float("inf"):
-            raise InputError(f"{name} is {value}; give a number above 0")
-    for name in ("holdout", "dropout_rate", "ema"):
-        if not 0 <= getattr(settings, name) < 1:
-            raise InputError(f"{name} is {getattr(settings, name)}; give a number from 0 up to, but not, 1")
+    fractions = "holdout dropout_rate ema"
+    check_bounds(settings, at_least, above_zero="symprec lr clip_grad max_time", fractions=fractions)
     if settings.freeze and settings.load is None:
         raise InputError("freeze is for a transformer that was trained before; name its run with --load")
     for name in (*_TRUNK, "n_max"):

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
-from megen_gym.cli import console_log
+from megen_gym.agents.nn.options import check_bounds
+from megen_gym.cli import console_log, listed
 from megen_gym.errors import InputError, user_errors
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def sample(settings: Settings) -> list[Path]:
 
     log = console_log()
     check(settings)
-    paths = [name.strip() for name in settings.output.split(",") if name.strip()]
+    paths = listed(settings.output)
     for path in paths:
         check_output(path, settings.n)
     torch.set_num_threads(settings.threads)
@@ -160,13 +161,7 @@ def check(settings: Settings) -> None:
     Raises:
         InputError: naming the setting.
     """
-    for name in ("n", "threads", "nsweeps"):
-        if getattr(settings, name) < 1:
-            raise InputError(f"{name} is {getattr(settings, name)}; give at least 1")
-    for name in ("temperature", "T1", "mc_width", "init_temp", "end_temp"):
-        value = getattr(settings, name)
-        if value is not None and not 0 < value < float("inf"):
-            raise InputError(f"{name} is {value}; give a number above 0")
+    check_bounds(settings, {1: "n threads nsweeps"}, above_zero="temperature T1 mc_width init_temp end_temp")
     if settings.temperature < COLDEST:
         raise InputError(f"temperature is {settings.temperature}; give at least {COLDEST:g}")
     other = DRAWN_ONLY if settings.template is not None else CHAINS_ONLY

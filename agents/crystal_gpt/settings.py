@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from megen_gym.agents.nn.options import check_bounds, condition_names, filled
 from megen_gym.agents.nn.resuming import absolute
-from megen_gym.errors import InputError
 
 
 @dataclass
@@ -131,35 +131,13 @@ def resolved(settings: Settings) -> Settings:
     Raises:
         InputError: naming a setting that cannot work.
     """
-    preset: dict[str, Any] = _PRESETS[settings.preset]
-    settings = replace(settings, **{name: value for name, value in preset.items() if getattr(settings, name) is None})
-    least = {
+    settings = filled(settings, _PRESETS[settings.preset])
+    at_least = {
         1: "transformer_layers num_heads key_size model_size h0_size Nf Kx Kl epochs batchsize eval_freq save_freq "
         "threads n_max max_sites patience",
         0: "lr_decay weight_decay lamb_a lamb_w lamb_l seed",
     }
-    for bound, names in least.items():
-        for name in names.split():
-            value = getattr(settings, name)
-            if value is not None and not bound <= value < float("inf"):
-                raise InputError(f"{name} is {value}; give at least {bound}")
-    for name in ("symprec", "floor", "lr", "clip_grad", "max_time"):
-        value = getattr(settings, name)
-        if value is not None and not 0 < value < float("inf"):
-            raise InputError(f"{name} is {value}; give a number above 0")
-    for name in ("holdout", "condition_dropout", "dropout_rate", "ema"):
-        if not 0 <= getattr(settings, name) < 1:
-            raise InputError(f"{name} is {getattr(settings, name)}; give a number from 0 up to, but not, 1")
-    asked = condition_names(settings.conditions)
-    if len(set(asked)) < len(asked):
-        raise InputError(f"a condition is named twice in {settings.conditions}; name each once")
+    fractions = "holdout condition_dropout dropout_rate ema"
+    check_bounds(settings, at_least, above_zero="symprec floor lr clip_grad max_time", fractions=fractions)
+    condition_names(settings.conditions)
     return replace(settings, data=absolute(settings.data))
-
-
-def condition_names(text: str) -> list[str]:
-    """The names in a list with commas.
-
-    >>> condition_names("heat_all, n_atoms")
-    ['heat_all', 'n_atoms']
-    """
-    return [name.strip() for name in text.split(",") if name.strip()]

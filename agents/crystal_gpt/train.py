@@ -17,8 +17,9 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
 from megen_gym import runs
-from megen_gym.agents.crystal_gpt.settings import RESUMABLE, Settings, condition_names, resolved
+from megen_gym.agents.crystal_gpt.settings import RESUMABLE, Settings, resolved
 from megen_gym.agents.nn.finding import Kind
+from megen_gym.agents.nn.options import condition_names
 from megen_gym.agents.nn.resuming import again, checkpoint_of, given_on_command_line, reopened, where
 from megen_gym.cli import console_log
 from megen_gym.errors import InputError, user_errors

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from megen_gym.agents.nn.options import check_bounds
 from megen_gym.agents.nn.resuming import absolute
 from megen_gym.errors import InputError
 
@@ -122,17 +123,10 @@ def resolved(settings: Settings) -> Settings:
     Raises:
         InputError: naming a setting that cannot work.
     """
-    least = {1: "epochs ppo_epochs eval_freq threads", 0: "seed memory diversity min_distance beta gamma"}
-    for bound, names in least.items():
-        for name in names.split():
-            if not bound <= getattr(settings, name) < float("inf"):
-                raise InputError(f"{name} is {getattr(settings, name)}; give at least {bound}")
+    at_least = {1: "epochs ppo_epochs eval_freq threads", 0: "seed memory diversity min_distance beta gamma"}
+    check_bounds(settings, at_least, above_zero="lr clip_grad eps_clip clip_reward target_kl max_kl")
     if settings.batchsize < 2:
         raise InputError(f"batchsize is {settings.batchsize}; give at least 2, crystals are compared with one another")
-    for name in ("lr", "clip_grad", "eps_clip", "clip_reward", "target_kl", "max_kl"):
-        value = getattr(settings, name)
-        if value is not None and not 0 < value < float("inf"):
-            raise InputError(f"{name} is {value}; give a number above 0")
     if settings.floor is not None and not abs(settings.floor) < float("inf"):
         raise InputError(f"floor is {settings.floor}; give a finite number")
     if not 0 <= settings.label_smoothing < 0.5:

@@ -13,9 +13,10 @@ from megen_gym.agents.gschnet.molecules import Molecules
 from megen_gym.agents.gschnet.preparing import Prepared, prepare
 from megen_gym.agents.gschnet.properties import RELATIVE, RelativeEnergy, energy_name, needed, with_computed
 from megen_gym.agents.gschnet.reading import available, load
-from megen_gym.agents.gschnet.settings import Settings, condition_names, connectivity_of, numbers_of
+from megen_gym.agents.gschnet.settings import Settings, connectivity_of, numbers_of
 from megen_gym.agents.gschnet.splitting import Split, load_split, split
 from megen_gym.agents.gschnet.training import Material
+from megen_gym.agents.nn.options import condition_names
 from megen_gym.runs import Run
 from megen_gym.structure import IntArray
 

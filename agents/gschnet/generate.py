@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
-from megen_gym.cli import console_log
+from megen_gym.cli import console_log, listed
 from megen_gym.errors import InputError, user_errors
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ def read_start(settings: Settings) -> Start | None:
     from megen_gym.agents.gschnet.generating import Start
     from megen_gym.io import read_structures
 
-    words = [word.strip() for word in settings.substructure_finished.split(",") if word.strip()]
+    words = listed(settings.substructure_finished)
     if not all(word.isdecimal() for word in words):
         raise InputError(f"substructure_finished is {settings.substructure_finished!r}; give indices such as 0,3")
     structures = read_structures(settings.substructure)

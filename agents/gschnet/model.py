@@ -17,8 +17,9 @@ from megen_gym.agents.gschnet.molecules import Molecules
 from megen_gym.agents.gschnet.network import GSchNet, Shape
 from megen_gym.agents.gschnet.preparing import Connectivity, distances
 from megen_gym.agents.gschnet.properties import RelativeEnergy
-from megen_gym.agents.gschnet.settings import Settings, condition_names, connectivity_of, numbers_of
+from megen_gym.agents.gschnet.settings import Settings, connectivity_of, numbers_of
 from megen_gym.agents.nn.finding import Kind
+from megen_gym.agents.nn.options import condition_names
 from megen_gym.errors import InputError
 
 KIND = Kind("gschnet", "G-SchNet run", "agents/gschnet/train.py")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from megen_gym.agents.nn.options import check_bounds, condition_names, filled
 from megen_gym.agents.nn.resuming import absolute
 from megen_gym.errors import InputError, nearest
 
@@ -180,30 +181,18 @@ def resolved(settings: Settings) -> Settings:
     Raises:
         InputError: naming a setting that cannot work.
     """
-    preset = _PRESETS[settings.preset]
-    missing: dict[str, Any] = {name: value for name, value in preset.items() if getattr(settings, name) is None}
-    settings = replace(settings, **missing)
+    settings = filled(settings, _PRESETS[settings.preset])
     if settings.data is not None and settings.datapath is not None and settings.data != settings.datapath:
         raise InputError(f"data is {settings.data} and datapath {settings.datapath}; give one of them")
-    least: dict[float, str] = {
+    at_least = {
         1: "features n_interactions head_layers head_hidden batch_size max_epochs patience lr_patience threads "
         "refresh_rate",
         2: "n_rbf n_bins",
         0: "draw_random_samples position_noise weight_decay seed num_workers distance_weight dist_label_width_factor "
         "min_lr distance_prediction_min_dist gradient_clip_val",
     }
-    for bound, names in least.items():
-        for name in names.split():
-            value = getattr(settings, name)
-            if value is not None and not bound <= value < float("inf"):
-                raise InputError(f"{name} is {value}; give at least {bound:g}")
-    for name in ("model_cutoff", "prediction_cutoff", "placement_cutoff", "lr", "max_time"):
-        value = getattr(settings, name)
-        if value is not None and not 0 < value < float("inf"):
-            raise InputError(f"{name} is {value}; give a number above 0")
-    for name in ("ema", "lr_decay_factor"):
-        if not 0 <= getattr(settings, name) < 1:
-            raise InputError(f"{name} is {getattr(settings, name)}; give a number from 0 up to, but not, 1")
+    above_zero = "model_cutoff prediction_cutoff placement_cutoff lr max_time"
+    check_bounds(settings, at_least, above_zero, fractions="ema lr_decay_factor")
     if settings.placement_cutoff > settings.prediction_cutoff:
         raise InputError(
             f"placement_cutoff {settings.placement_cutoff} is above prediction_cutoff {settings.prediction_cutoff}; "
@@ -221,8 +210,6 @@ def resolved(settings: Settings) -> Settings:
             f"origin_type, focus_type and stop_type are {tokens}; give three numbers up to 129 that are no atom types"
         )
     asked = condition_names(settings.conditions)
-    if len(set(asked)) < len(asked):
-        raise InputError(f"a condition is named twice in {settings.conditions}; name each once")
     for name in settings.condition_options:
         if name not in asked:
             raise InputError(f"condition_options names {name!r}, which is no condition; {nearest(name, asked)}")
@@ -255,12 +242,3 @@ def connectivity_of(settings: Settings) -> Connectivity:
     from megen_gym.agents.gschnet.preparing import Connectivity
 
     return Connectivity(settings.placement_cutoff, settings.use_covalent_radii, settings.covalent_radius_factor)
-
-
-def condition_names(text: str) -> list[str]:
-    """The names in a list with commas.
-
-    >>> condition_names("gap, composition")
-    ['gap', 'composition']
-    """
-    return [name.strip() for name in text.split(",") if name.strip()]

@@ -17,7 +17,8 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
 from megen_gym import runs
-from megen_gym.agents.gschnet.settings import RESUMABLE, Settings, resolved
+from megen_gym.agents.gschnet.settings import RESUMABLE, Settings, numbers_of, resolved
+from megen_gym.agents.nn.options import condition_names
 from megen_gym.agents.nn.resuming import again, checkpoint_of, given_on_command_line, reopened, where
 from megen_gym.cli import console_log
 from megen_gym.errors import InputError, user_errors
@@ -115,8 +116,6 @@ def check_loaded(settings: Settings, model: Model) -> None:
     Raises:
         InputError: naming the setting.
     """
-    from megen_gym.agents.gschnet.settings import condition_names, numbers_of
-
     shape = model.network.shape
     has = {
         "atom_types": (numbers_of(settings.atom_types), shape.atom_types),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from megen_gym.agents.nn.options import check_bounds
 from megen_gym.errors import InputError
 
 
@@ -83,14 +84,8 @@ def resolved(settings: Settings) -> Settings:
     Raises:
         InputError: naming a setting that cannot work.
     """
-    for name in ("batch_size", "epochs", "steps", "minibatch", "threads", "max_n_atoms"):
-        value = getattr(settings, name)
-        if value is not None and value < 1:
-            raise InputError(f"{name} is {value}; give at least 1")
-    for name in ("grid_spacing", "grid_distance_min", "temperature_term", "lr", "eps_clip", "clip_grad"):
-        value = getattr(settings, name)
-        if value is not None and not 0 < value < float("inf"):
-            raise InputError(f"{name} is {value}; give a number above 0")
+    above_zero = "grid_spacing grid_distance_min temperature_term lr eps_clip clip_grad"
+    check_bounds(settings, {1: "batch_size epochs steps minibatch threads max_n_atoms"}, above_zero)
     if not 0 <= settings.beta < float("inf"):
         raise InputError(f"beta is {settings.beta}; give 0 or more")
     return settings

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from megen_gym.agents.nn.options import check_bounds
 from megen_gym.agents.polysrl.elements import TABLES, network_features
 from megen_gym.errors import InputError, nearest
 
@@ -60,9 +61,7 @@ class Shape:
         ):  # fmt: skip
             if getattr(self, name) not in known:
                 raise InputError(f"{name} is {getattr(self, name)!r}; {nearest(str(getattr(self, name)), known)}")
-        for name in ("sto_layers", "hidden_dim"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; give at least 1")
+        check_bounds(self, {1: "sto_layers hidden_dim"})
 
 
 class ElementGraph(nn.Module):

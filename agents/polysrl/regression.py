@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from megen_gym.agents.nn.options import check_bounds
 from megen_gym.agents.polysrl.compositions import Compositions
 from megen_gym.agents.polysrl.folds import Scaler, Scaling
 from megen_gym.agents.polysrl.network import CompositionNetwork, Shape
@@ -68,10 +69,7 @@ class Fit:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("members", "epochs", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}; give at least 1")
+        check_bounds(self, {1: "members epochs batch_size"})
         if not self.lr > 0 or self.weight_decay < 0 or not 0 <= self.dropout < 1:
             raise InputError(
                 f"lr {self.lr}, weight_decay {self.weight_decay} and dropout {self.dropout} cannot work; give lr above "

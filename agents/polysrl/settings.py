@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from megen_gym.agents.nn.options import check_bounds, filled
 from megen_gym.agents.nn.resuming import absolute
 from megen_gym.agents.polysrl.network import Shape
 from megen_gym.errors import InputError
@@ -151,26 +152,13 @@ def resolved(settings: Settings) -> Settings:
     Raises:
         InputError: naming a setting that cannot.
     """
-    preset = PRESETS[settings.preset]
-    missing = {name: value for name, value in preset.items() if getattr(settings, name) is None}
-    settings = replace(settings, **missing)
+    settings = filled(settings, PRESETS[settings.preset])
     device = f"cuda:{settings.device}" if settings.device.isdigit() else settings.device
-    least = {
+    at_least = {
         1: "str_layers n_samples epochs es batch_size eval_freq threads",
         0: "uniform vib reparameterize weight_decay seed balance shift",
     }
-    for bound, names in least.items():
-        for name in names.split():
-            value = getattr(settings, name)
-            if value is not None and not bound <= value < float("inf"):
-                raise InputError(f"{name} is {value}; give at least {bound}")
-    for name in ("lr", "max_time", "max_grad", "negative_scale", "tau"):
-        value = getattr(settings, name)
-        if value is not None and not 0 < value < float("inf"):
-            raise InputError(f"{name} is {value}; give a number above 0")
-    for name in ("holdout", "ema", "p_e1", "p_e2"):
-        if not 0 <= getattr(settings, name) < 1:
-            raise InputError(f"{name} is {getattr(settings, name)}; give a number from 0 up to, but not, 1")
+    check_bounds(settings, at_least, "lr max_time max_grad negative_scale tau", fractions="holdout ema p_e1 p_e2")
     if settings.property is not None and not settings.embedder.startswith("MP"):
         raise InputError(f"{settings.embedder} learns no property; leave --property out, or take MPBandG or MPFormE")
     shape_of(settings)

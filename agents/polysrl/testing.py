@@ -15,7 +15,7 @@ from megen_gym.agents.polysrl.folds import Kind as Folding
 from megen_gym.agents.polysrl.folds import Scaler, Scaling
 from megen_gym.agents.polysrl.network import GRAPHS, Shape
 from megen_gym.agents.polysrl.statistics import Model
-from megen_gym.cli import console_log
+from megen_gym.cli import console_log, listed
 from megen_gym.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def resolved(settings: Settings, freeze: bool) -> Settings:
 
 def trees_of(settings: Settings) -> list[str]:
     """Names of the baselines, each of them once."""
-    return list(dict.fromkeys(name.strip() for name in settings.trees.split(",") if name.strip()))
+    return list(dict.fromkeys(listed(settings.trees)))
 
 
 def judge(settings: Settings, freeze: bool, given: Collection[str] | None, script: str) -> runs.Run:

@@ -14,7 +14,7 @@ from megen_gym import runs
 from megen_gym.arena.cell import Cell, labelled, load_outcome
 from megen_gym.arena.results import CELLS, COMPARISON, load_comparison, read_reference
 from megen_gym.arena.workers import play_cells
-from megen_gym.cli import console_log
+from megen_gym.cli import console_log, listed
 from megen_gym.errors import InputError
 
 log = logging.getLogger("megen_gym")
@@ -146,7 +146,7 @@ def write_results(folder: Path) -> None:
 
 
 def _words(text: str, what: str) -> list[str]:
-    words = [word.strip() for word in text.split(",") if word.strip()]
+    words = listed(text)
     if not words or len(set(words)) < len(words):
         raise InputError(f"{what} is {text!r}; give one or more different ones, separated by commas")
     return words
