@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from ase import Atoms
+from script_checks import refusal
 
 from megen_gym import io, runs
 from megen_gym.__main__ import COMMANDS, main
@@ -42,12 +43,7 @@ def helped(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """The one sentence with which a command ends."""
-    with pytest.raises(SystemExit) as end:
-        main(words)
-    assert end.value.code == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    return lines[0]
+    return refusal(lambda: main(words), capsys).rstrip("\n")
 
 
 def test_lists_need_no_torch() -> None:

@@ -17,6 +17,7 @@ import pytest
 import torch
 from ase.io import read, write
 from gymnasium.utils.env_checker import check_env
+from script_checks import refusal, same_tensors
 
 import megen_gym  # noqa: F401
 from megen_gym import cli, runs
@@ -60,12 +61,7 @@ def call(script: str, **options: object) -> subprocess.CompletedProcess[str]:
 
 def refused(function: Callable[[Any], object], component: type, capsys: Capture, **options: object) -> str:
     """The one sentence of a command line that is refused with exit code 2."""
-    with pytest.raises(SystemExit) as end:
-        function(cli.run(component, command("train", **options)[2:]))
-    assert end.value.code == 2
-    sentence = capsys.readouterr().err
-    assert len(sentence.strip().splitlines()) == 1, sentence
-    return sentence
+    return refusal(lambda: function(cli.run(component, command("train", **options)[2:])), capsys)
 
 
 @pytest.fixture(scope="module")
@@ -139,9 +135,7 @@ def test_a_killed_run_goes_on_to_the_bit(tmp_path: Path, preset: str) -> None:
     whole, resumed = (EpochTable(run.path / "losses.csv").read() for run in (first, second))
     for name, column in whole.items():
         np.testing.assert_array_equal(column, resumed[name], err_msg=name)
-    weights = second.load_state()[0]
-    for name, tensor in first.load_state()[0].items():
-        assert torch.equal(tensor, weights[name]), name
+    same_tensors(first.load_state()[0], second.load_state()[0])
 
 
 def test_what_cannot_change_on_resuming_is_refused(whole: runs.Run, tmp_path: Path) -> None:

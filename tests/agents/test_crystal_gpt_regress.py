@@ -15,6 +15,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk
+from script_checks import same_runs
 
 import megen_gym  # noqa: F401
 from megen_gym import runs
@@ -166,10 +167,7 @@ def test_an_interrupted_run_goes_on_to_the_bit(folder: Path, order: str, monkeyp
     broken = runs.newest(folder)
     assert len(broken.metrics()["iteration"]) == 2
     again = regress(Settings(dir=folder, resume=broken.id, progress=False))
-    for name in set(whole.metrics()) - {"seconds"}:
-        np.testing.assert_array_equal(again.metrics()[name], whole.metrics()[name], name)
-    for name, tensor in whole.load_weights().items():
-        assert torch.equal(tensor, again.load_weights()[name]), name
+    same_runs(whole, again)
 
 
 def test_a_run_goes_on_from_another_directory(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

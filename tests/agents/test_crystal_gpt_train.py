@@ -16,6 +16,7 @@ import pytest
 import torch
 from ase.build import bulk
 from ase.io import read, write
+from script_checks import refusal, same_runs
 
 from megen_gym import cli, runs
 from megen_gym.agents.crystal_gpt.asking import Request
@@ -50,12 +51,7 @@ def small(folder: Path, **changes: object) -> Settings:
 
 def refused(function: Callable[[Any], object], component: type, words: list[str], capsys: Capture) -> str:
     """The one sentence of a command line that is refused with exit code 2."""
-    with pytest.raises(SystemExit) as end:
-        function(cli.run(component, words))
-    assert end.value.code == 2
-    sentence = capsys.readouterr().err
-    assert len(sentence.strip().splitlines()) == 1, sentence
-    return sentence
+    return refusal(lambda: function(cli.run(component, words)), capsys)
 
 
 @pytest.fixture(scope="module")
@@ -123,12 +119,7 @@ def test_a_killed_run_goes_on_to_the_bit(data: Path, tmp_path: Path) -> None:
     second = train(
         Settings(dir=tmp_path / "second", resume=begun.id, progress=False, epochs=8), ("epochs", "dir", "progress")
     )
-    whole, resumed = first.metrics(), second.metrics()
-    assert set(whole) == set(resumed)
-    for name in set(whole) - {"seconds"}:
-        np.testing.assert_array_equal(whole[name], resumed[name], err_msg=name)
-    for name, tensor in first.load_weights().items():
-        assert torch.equal(tensor, second.load_weights()[name]), name
+    same_runs(first, second)
 
 
 def test_what_cannot_change_on_resuming_is_refused(whole: runs.Run, tmp_path: Path, capsys: Capture) -> None:
@@ -331,10 +322,7 @@ def test_a_run_that_was_loaded_goes_on_to_the_bit(
     broken = runs.newest(tmp_path)
     assert len(broken.metrics()["iteration"]) == 2
     second = train(Settings(dir=tmp_path, resume=broken.id, progress=False))
-    for name in set(first.metrics()) - {"seconds"}:
-        np.testing.assert_array_equal(second.metrics()[name], first.metrics()[name], name)
-    for name, tensor in first.load_weights().items():
-        assert torch.equal(tensor, second.load_weights()[name]), name
+    same_runs(first, second)
 
 
 def test_lists_that_are_stuck_are_drawn_again(whole: runs.Run) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from ase.io import read
+from script_checks import same_runs, same_tensors
 
 from megen_gym import runs
 from megen_gym.agents.crystal_gpt.asking import Request
@@ -291,8 +292,7 @@ def test_the_run_folder_is_one_of_crystal_gpt(whole: runs.Run, source: runs.Run)
     assert metrics["nll"][0] == pytest.approx(-7.0, abs=8)
     model, _ = load_model(whole.path)
     assert len(sample(model, 8, [221])) == 8
-    for name, tensor in whole.load_weights("pretrained.safetensors").items():
-        assert torch.equal(tensor, source.load_weights()[name])
+    same_tensors(whole.load_weights("pretrained.safetensors"), source.load_weights())
     rewards = [atoms.info["reward"] for atoms in read(whole.path / "structures_tuned.extxyz", ":")]
     assert rewards == sorted(rewards, reverse=True)
     assert np.mean(rewards) == pytest.approx(metrics["reward"][-1])
@@ -317,11 +317,7 @@ def test_a_killed_run_goes_on_to_the_bit(whole: runs.Run, source: runs.Run, tmp_
     run = runs.newest(tmp_path)
     assert run.load_state()[1]["epoch"] < 6, "it was not killed in time"
     again = tune(Settings(dir=tmp_path, resume=run.id, progress=False, device="cpu"))
-    expected, found = whole.metrics(), again.metrics()
-    for name in set(expected) - {"seconds"}:
-        np.testing.assert_array_equal(found[name], expected[name], name)
-    for name, tensor in again.load_weights().items():
-        assert torch.equal(tensor, whole.load_weights()[name])
+    same_runs(whole, again)
 
 
 def test_a_finished_run_is_lengthened(whole: runs.Run, source: runs.Run) -> None:

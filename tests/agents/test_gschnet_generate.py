@@ -12,6 +12,7 @@ from ase.build import bulk, molecule
 from ase.collections import g2
 from ase.db import connect
 from ase.io import read, write
+from script_checks import refusal
 
 from megen_gym import cli, runs
 from megen_gym.agents.gschnet import generate as script
@@ -83,12 +84,7 @@ def made(run: runs.Run, **changes: Any) -> Path:
 
 def refused(words: list[str], capsys: Capture) -> str:
     """The one sentence of a command line that is refused with exit code 2."""
-    with pytest.raises(SystemExit) as end:
-        generate(cli.run(Settings, words))
-    assert end.value.code == 2
-    sentence = capsys.readouterr().err
-    assert len(sentence.strip().splitlines()) == 1, sentence
-    return sentence
+    return refusal(lambda: generate(cli.run(Settings, words)), capsys)
 
 
 def test_molecules_go_to_numbered_databases_with_all_that_made_them(plain: runs.Run, caplog: Log) -> None:

@@ -16,6 +16,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.collections import g2
 from ase.io import write
+from script_checks import command_line, refusal, same_runs
 from torch import nn, optim
 
 from megen_gym import cli, runs
@@ -42,34 +43,12 @@ def small(folder: Path, **changes: object) -> Settings:
 
 def words(**changes: object) -> list[str]:
     """The same as a command line."""
-    return [
-        f"--{name}={str(value).lower() if isinstance(value, bool) else value}"
-        for name, value in (SMALL | changes).items()
-    ]
+    return command_line(SMALL | changes)
 
 
 def refused(function: Callable[[Any], object], component: type, given: list[str], capsys: Capture) -> str:
     """The one sentence of a command line that is refused with exit code 2."""
-    with pytest.raises(SystemExit) as end:
-        function(cli.run(component, given))
-    assert end.value.code == 2
-    sentence = capsys.readouterr().err
-    assert len(sentence.strip().splitlines()) == 1, sentence
-    return sentence
-
-
-def same(first: runs.Run, second: runs.Run) -> None:
-    """To the bit, but for the clock."""
-    one, two = first.metrics(), second.metrics()
-    assert set(one) == set(two)
-    for name in set(one) - {"seconds"}:
-        np.testing.assert_array_equal(one[name], two[name], err_msg=name)
-    for (tensors, _), (others, _) in [(first.load_state(), second.load_state())]:
-        assert set(tensors) == set(others)
-        for name, tensor in tensors.items():
-            assert torch.equal(tensor, others[name]), name
-    for name, tensor in first.load_weights().items():
-        assert torch.equal(tensor, second.load_weights()[name]), name
+    return refusal(lambda: function(cli.run(component, given)), capsys)
 
 
 @pytest.fixture(autouse=True)
@@ -147,7 +126,7 @@ def test_a_run_goes_on_to_the_bit(tmp_path: Path) -> None:
     assert len(begun.metrics()["val"]) == 2
     second = train(Settings(dir=tmp_path / "two", resume=begun.id, max_epochs=4, progress=False))
     assert second.path == begun.path
-    same(first, second)
+    same_runs(first, second)
     parts = [np.load(run.path / "split.npz") for run in (first, second)]
     np.testing.assert_array_equal(parts[0]["train_idx"], parts[1]["train_idx"])
 
@@ -158,7 +137,7 @@ def test_a_run_of_the_same_id_goes_on(tmp_path: Path, data: Path) -> None:
     second = train(small(tmp_path, max_epochs=3, **few))
     assert begun.id == second.id == "mine"
     assert second.metrics()["iteration"].tolist() == [0, 1, 2]
-    same(second, train(small(tmp_path / "other", max_epochs=3, **few)))
+    same_runs(second, train(small(tmp_path / "other", max_epochs=3, **few)))
 
 
 @pytest.mark.slow
@@ -175,7 +154,7 @@ def test_a_killed_run_goes_on_to_the_bit(data: Path, tmp_path: Path) -> None:
         process.wait()
     begun = runs.newest(tmp_path / "second")
     assert 1 <= begun.load_state()[1]["epoch"] < 16
-    same(
+    same_runs(
         first, train(Settings(dir=tmp_path / "second", resume="newest", progress=False), ("dir", "resume", "progress"))
     )
 
@@ -185,7 +164,7 @@ def test_a_run_killed_before_its_first_epoch_begins_anew(data: Path, tmp_path: P
     again = train(small(tmp_path, data=str(data), id="b", max_epochs=1))
     for name in ("resume.safetensors", "weights.safetensors", "metrics.csv", "split.npz"):
         (again.path / name).unlink()
-    same(first, train(Settings(dir=tmp_path, resume="b", max_epochs=2, progress=False)))
+    same_runs(first, train(Settings(dir=tmp_path, resume="b", max_epochs=2, progress=False)))
 
 
 def test_what_cannot_change_on_resuming_is_refused(
@@ -287,7 +266,7 @@ def test_the_learning_rate_of_a_run_follows_the_plateau_or_the_time(data: Path, 
 
 def test_workers_change_nothing(data: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"data": str(data), "position_noise": 0.01, "placement": "random"}
-    same(*(train(small(tmp_path / str(count), num_workers=count, **options)) for count in (0, 3)))
+    same_runs(*(train(small(tmp_path / str(count), num_workers=count, **options)) for count in (0, 3)))
 
 
 def test_neighbours_are_kept_as_asked(data: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -299,7 +278,7 @@ def test_neighbours_are_kept_as_asked(data: Path, tmp_path: Path, capsys: Captur
     stamp = file.stat().st_mtime_ns
     again = train(small(tmp_path, keep_cache=True, **options))
     assert file.stat().st_mtime_ns == stamp
-    same(first, again)
+    same_runs(first, again)
     train(small(tmp_path, **options))
     assert not any(cache.iterdir())
     named = tmp_path / "mine.npz"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from script_checks import same_runs
 
 from megen_gym import cli, runs
 from megen_gym.agents.gschnet.model import Model, load_model
@@ -86,9 +87,7 @@ def test_tuning_leaves_a_run_that_goes_on_as_if_it_had_not_stopped(trained: Path
     part = tune(settings(epochs=1))
     again = tune(settings(epochs=3, resume=part.id), given={"epochs", "resume"})
     assert again.path == part.path
-    one, other = whole.load_weights(), again.load_weights()
-    assert all(torch.equal(one[name], other[name]) for name in one)
-    np.testing.assert_array_equal(whole.metrics()["reward"], again.metrics()["reward"])
+    same_runs(whole, again)
     assert (whole.path / "tuning.png").is_file()
     assert (whole.path / "split.npz").read_bytes() == (trained / "split.npz").read_bytes()
     model, run = load_model("newest", trained.parent)

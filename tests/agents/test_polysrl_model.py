@@ -10,6 +10,7 @@ import pytest
 import torch
 from ase.io import write
 from scipy.stats import spearmanr
+from script_checks import command_line, refusal
 
 from megen_gym import cli, runs
 from megen_gym.agents.polysrl import logs, model, polymorphs
@@ -473,21 +474,13 @@ SMALL: dict[str, Any] = {
 
 
 def words(**changes: Any) -> list[str]:
-    return [
-        f"--{name}={str(value).lower() if isinstance(value, bool) else value}"
-        for name, value in (SMALL | changes).items()
-    ]
+    return command_line(SMALL | changes)
 
 
 def refused(given: list[str], capsys: Capture, script: Any = representation) -> str:
     """The one sentence of a command line that is refused with exit code 2."""
     names = {word.removeprefix("--").partition("=")[0] for word in given}
-    with pytest.raises(SystemExit) as end:
-        script(cli.run(Settings, given), names)
-    assert end.value.code == 2
-    sentence = capsys.readouterr().err
-    assert len(sentence.strip().splitlines()) == 1, sentence
-    return sentence
+    return refusal(lambda: script(cli.run(Settings, given), names), capsys)
 
 
 @pytest.mark.parametrize("script", [representation, transfer])

@@ -19,6 +19,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.io import write
 from scipy.stats import spearmanr
+from script_checks import command_line, refusal, same_runs
 
 from megen_gym import cli, runs
 from megen_gym.agents.nn.resuming import settings_of
@@ -48,35 +49,13 @@ def small(**changes: Any) -> Settings:
 
 def words(**changes: Any) -> list[str]:
     """The same as a command line."""
-    return [
-        f"--{name}={str(value).lower() if isinstance(value, bool) else value}"
-        for name, value in (SMALL | changes).items()
-    ]
+    return command_line(SMALL | changes)
 
 
 def refused(given: list[str], capsys: Capture) -> str:
     """The one sentence of a command line that is refused with exit code 2."""
     names = {word.removeprefix("--").partition("=")[0] for word in given}
-    with pytest.raises(SystemExit) as end:
-        train(cli.run(Settings, given), names)
-    assert end.value.code == 2
-    sentence = capsys.readouterr().err
-    assert len(sentence.strip().splitlines()) == 1, sentence
-    return sentence
-
-
-def same(first: runs.Run, second: runs.Run) -> None:
-    """To the bit, but for the clock."""
-    one, two = first.metrics(), second.metrics()
-    assert set(one) == set(two)
-    for name in set(one) - {"seconds"}:
-        np.testing.assert_array_equal(one[name], two[name], err_msg=name)
-    (tensors, _), (others, _) = first.load_state(), second.load_state()
-    assert set(tensors) == set(others)
-    for name, tensor in tensors.items():
-        assert torch.equal(tensor, others[name]), name
-    for name, tensor in first.load_weights().items():
-        assert torch.equal(tensor, second.load_weights()[name]), name
+    return refusal(lambda: train(cli.run(Settings, given), names), capsys)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -469,7 +448,7 @@ def test_a_run_goes_on_to_the_bit_with_more_epochs(data: Path, tmp_path: Path) -
     second = train(Settings(dir=tmp_path / "two", resume=begun.id, epochs=5, progress=False))
     assert begun.path == second.path
     assert len(second.metrics()["loss"]) == 5
-    same(first, second)
+    same_runs(first, second)
 
 
 @pytest.mark.parametrize("embedder", ["PolySRL", "GraphCL"])
@@ -492,7 +471,7 @@ def test_a_run_that_loses_its_last_epochs_goes_on_to_the_bit(
     assert end.value.code == 130
     monkeypatch.setattr(Trainer, "run_epoch", real)
     second = train(Settings(dir=tmp_path / "two", resume="newest", progress=False))
-    same(first, second)
+    same_runs(first, second)
 
 
 @pytest.mark.slow
@@ -510,7 +489,7 @@ def test_a_killed_run_goes_on_to_the_bit(data: Path, tmp_path: Path) -> None:
     begun = runs.newest(tmp_path / "second")
     assert 1 <= begun.load_state()[1]["epoch"] < 60
     given = ("dir", "resume", "progress")
-    same(first, train(Settings(dir=tmp_path / "second", resume="newest", progress=False), given))
+    same_runs(first, train(Settings(dir=tmp_path / "second", resume="newest", progress=False), given))
 
 
 def test_a_run_killed_before_its_first_epoch_begins_anew(data: Path, tmp_path: Path) -> None:
@@ -518,7 +497,7 @@ def test_a_run_killed_before_its_first_epoch_begins_anew(data: Path, tmp_path: P
     again = train(small(dir=tmp_path, data=str(data), name="again"))
     for name in ("resume.safetensors", "weights.safetensors", "metrics.csv"):
         (again.path / name).unlink()
-    same(first, train(Settings(dir=tmp_path, resume=again.id, progress=False)))
+    same_runs(first, train(Settings(dir=tmp_path, resume=again.id, progress=False)))
 
 
 def test_what_cannot_change_on_resuming_is_refused(

@@ -1,15 +1,11 @@
 """Gymnasium's and Stable-Baselines3's own checkers, with every warning an error."""
 
-import json
 import pickle
-import warnings
 
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.envs.registration import EnvSpec
-from gymnasium.utils.env_checker import check_env
-from stable_baselines3.common.env_checker import check_env as sb3_check_env
+from environment_checks import check_checkers, check_spec
 
 import megen_gym
 import megen_gym.errors
@@ -27,25 +23,12 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_both_checkers_are_silent(name: str) -> None:
-    env_id, kwargs = CASES[name]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        env = gym.make(env_id, **kwargs).unwrapped
-        check_env(env)
-        sb3_check_env(env)
+    check_checkers(*CASES[name])
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_spec_survives_json(name: str) -> None:
-    env_id, kwargs = CASES[name]
-    spec = gym.make(env_id, **kwargs).spec
-    text = spec.to_json()
-    json.loads(text)
-    again = gym.make(EnvSpec.from_json(text))
-    first, _ = gym.make(env_id, **kwargs).reset(seed=3)
-    second, _ = again.reset(seed=3)
-    for key in first:
-        np.testing.assert_array_equal(first[key], second[key])
+def test_spec_survives_json_and_seeds_repeat(name: str) -> None:
+    check_spec(*CASES[name])
 
 
 def test_pickle_keeps_the_episode() -> None:

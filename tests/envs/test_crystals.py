@@ -1,8 +1,6 @@
 """CrystalSlots-v0 as users and other libraries see it: checkers, vectors, masks, rewards, the covariant agent."""
 
-import json
 import os
-import warnings
 from pathlib import Path
 
 import gymnasium as gym
@@ -13,11 +11,9 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.io import read, write
-from gymnasium.envs.registration import EnvSpec
-from gymnasium.utils.env_checker import check_env
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from environment_checks import check_checkers, check_spec, check_vector
+from gymnasium.vector import AutoresetMode
 from stable_baselines3 import PPO
-from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import megen_gym  # noqa: F401
 from megen_gym.agents.baselines import Greedy, RandomValid
@@ -58,50 +54,18 @@ CASES: dict[str, dict] = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_both_checkers_are_silent(name: str) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        env = gym.make(ID, **CASES[name]).unwrapped
-        check_env(env)
-        sb3_check_env(env)
+    check_checkers(ID, CASES[name])
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_spec_survives_json_and_seeds_repeat(name: str) -> None:
-    spec = gym.make(ID, **CASES[name]).spec
-    again = EnvSpec.from_json(json.dumps(json.loads(spec.to_json())))
-    envs = [gym.make(ID, **CASES[name]), gym.make(again)]
-    for env in envs:
-        env.action_space.seed(4)
-    seen = [env.reset(seed=3)[0] for env in envs]
-    for _ in range(4):
-        for key in seen[0]:
-            np.testing.assert_array_equal(seen[0][key], seen[1][key])
-        steps = [env.step(env.action_space.sample()) for env in envs]
-        assert steps[0][1:4] == steps[1][1:4]
-        seen = [step[0] for step in steps]
-        if steps[0][2] or steps[0][3]:
-            break
+    check_spec(ID, CASES[name])
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
 @pytest.mark.parametrize("name", CASES)
 def test_vector_equals_gymnasiums_loop_over_singles(name: str, mode: AutoresetMode) -> None:
-    kwargs = CASES[name] | {"reward": "contacts"}
-    fast = gym.make_vec(ID, num_envs=3, autoreset_mode=mode, **kwargs)
-    slow = SyncVectorEnv([lambda: gym.make(ID, **kwargs).unwrapped] * 3, autoreset_mode=mode)
-    policy = RandomValid(fast.unwrapped.task, seed=0, tries=8)
-    (a, _), (b, _) = fast.reset(seed=7), slow.reset(seed=7)
-    ends = 0
-    for step in range(30):
-        for key in b:
-            np.testing.assert_array_equal(a[key], b[key], err_msg=f"{key} at step {step}")
-        action = policy.predict(a)[0]
-        a, *x, _ = fast.step(action)
-        b, *y, _ = slow.step(action)
-        for mine, theirs in zip(x, y, strict=True):
-            np.testing.assert_array_equal(mine, theirs)
-        ends += int((x[1] | x[2]).sum())
-    assert ends > 2
+    assert check_vector(ID, CASES[name] | {"reward": "contacts"}, mode, steps=30) > 2
 
 
 @pytest.mark.parametrize("name", ["positions", "species", "alloy", "both", "focal"])

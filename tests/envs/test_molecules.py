@@ -1,8 +1,6 @@
 """Molecule-v0: bags, free composition, substructures, tasks by name, and what users can get wrong."""
 
 import importlib.util
-import json
-import warnings
 from pathlib import Path
 
 import gymnasium as gym
@@ -12,10 +10,8 @@ from ase.build import molecule as g2_molecule
 from ase.data import covalent_radii
 from ase.formula import Formula
 from ase.io import write
-from gymnasium.envs.registration import EnvSpec
-from gymnasium.utils.env_checker import check_env
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from stable_baselines3.common.env_checker import check_env as sb3_check_env
+from environment_checks import check_checkers, check_spec, check_vector
+from gymnasium.vector import AutoresetMode
 
 import megen_gym  # noqa: F401
 from megen_gym.agents.baselines import RandomValid
@@ -41,58 +37,18 @@ needs_xtb = pytest.mark.skipif(importlib.util.find_spec("tblite") is None, reaso
 
 @pytest.mark.parametrize("name", CASES)
 def test_both_checkers_are_silent(name: str) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        env = gym.make(ID, **CASES[name]).unwrapped
-        check_env(env)
-        sb3_check_env(env)
+    check_checkers(ID, CASES[name])
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_spec_survives_json_and_seeds_repeat(name: str) -> None:
-    spec = gym.make(ID, **CASES[name]).spec
-    again = EnvSpec.from_json(json.dumps(json.loads(spec.to_json())))
-    envs = [gym.make(ID, **CASES[name]), gym.make(again)]
-    for env in envs:
-        env.action_space.seed(4)
-    seen = [env.reset(seed=3)[0] for env in envs]
-    for _ in range(12):
-        for key in seen[0]:
-            np.testing.assert_array_equal(seen[0][key], seen[1][key])
-        steps = [env.step(env.action_space.sample()) for env in envs]
-        assert steps[0][1:4] == steps[1][1:4]
-        seen = [step[0] for step in steps]
-        if steps[0][2] or steps[0][3]:
-            seen = [env.reset()[0] for env in envs]
+    check_spec(ID, CASES[name])
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
 @pytest.mark.parametrize("name", CASES)
 def test_vector_equals_gymnasiums_loop_over_singles(name: str, mode: AutoresetMode) -> None:
-    """Observations, rewards, flags, and every info."""
-    fast = gym.make_vec(ID, num_envs=3, autoreset_mode=mode, **CASES[name])
-    slow = SyncVectorEnv([lambda: gym.make(ID, **CASES[name]).unwrapped] * 3, autoreset_mode=mode)
-    rng = np.random.default_rng(0)
-    (a, _), (b, _) = fast.reset(seed=7), slow.reset(seed=7)
-    ends = 0
-    for step in range(40):
-        for key in b:
-            np.testing.assert_array_equal(a[key], b[key], err_msg=f"{key} at step {step}")
-        action = rng.uniform(-1, 1, (3, 6)).astype(np.float32)
-        a, *x, told = fast.step(action)
-        b, *y, info = slow.step(action)
-        for mine, theirs in zip(x, y, strict=True):
-            np.testing.assert_array_equal(mine, theirs)
-        ended = x[1] | x[2]
-        ends += int(ended.sum())
-        mine, theirs = told.get("final_info", {}), info.get("final_info", {})
-        assert mine.keys() == theirs.keys()
-        for key in theirs:
-            np.testing.assert_array_equal(mine[key], theirs[key], err_msg=key)
-        for key in () if ended.any() or mode is AutoresetMode.NEXT_STEP else (k for k in info if k[0] != "_"):
-            np.testing.assert_array_equal(told[f"_{key}"], info[f"_{key}"])
-            np.testing.assert_array_equal(told[key][info[f"_{key}"]], info[key][info[f"_{key}"]])
-    assert ends > 2
+    assert check_vector(ID, CASES[name], mode, tries=None) > 2
 
 
 def test_free_composition_ends_with_a_stop_or_a_full_canvas() -> None:

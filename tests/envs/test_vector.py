@@ -3,7 +3,8 @@
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from environment_checks import check_vector
+from gymnasium.vector import AutoresetMode
 
 import megen_gym  # noqa: F401
 from megen_gym.agents.baselines import RandomValid
@@ -20,35 +21,8 @@ KWARGS = {
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
 @pytest.mark.parametrize("name", KWARGS)
 def test_vector_equals_gymnasiums_loop_over_singles(name: str, mode: AutoresetMode) -> None:
-    """50 seeded steps: observations, rewards, flags, infos, last observations."""
     env_id, kwargs = KWARGS[name]
-    size = 4
-    fast = gym.make_vec(env_id, num_envs=size, autoreset_mode=mode, **kwargs)
-    slow = SyncVectorEnv([lambda: gym.make(env_id, **kwargs).unwrapped] * size, autoreset_mode=mode)
-    policy = RandomValid(fast.unwrapped.task, seed=0, tries=32)
-    (a, _), (b, _) = fast.reset(seed=7), slow.reset(seed=7)
-    ends = 0
-    for step in range(50):
-        assert a.keys() == b.keys()
-        for key in a:
-            np.testing.assert_array_equal(a[key], b[key], err_msg=f"{key} at step {step}")
-        action = policy.predict(a)[0]
-        a, *x, info_a = fast.step(action)
-        b, *y, info_b = slow.step(action)
-        for mine, theirs in zip(x, y, strict=True):
-            np.testing.assert_array_equal(mine, theirs)
-        done = x[1] | x[2]
-        ends += int(done.sum())
-        if mode is AutoresetMode.SAME_STEP and done.any():
-            np.testing.assert_array_equal(info_a["_final_obs"], info_b["_final_obs"])
-            for row in np.flatnonzero(done):
-                for key, value in info_b["final_obs"][row].items():
-                    np.testing.assert_array_equal(info_a["final_obs"][row][key], value)
-                assert info_a["final_info"]["n_start"][row] == info_b["final_info"]["n_start"][row]
-        elif "valid" in info_b:
-            rows = info_b["_valid"]
-            np.testing.assert_array_equal(info_a["valid"][rows], info_b["valid"][rows])
-    assert ends > 4
+    assert check_vector(env_id, kwargs, mode, size=4, steps=50, tries=32) > 4
 
 
 def test_reset_mask_restarts_only_where_true() -> None:

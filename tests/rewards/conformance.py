@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 import pickle
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from megen_gym.rewards import EnergyReward, Outcome, Reward
+from megen_gym.rewards import EnergyReward, Outcome, Reward, reward_from_spec
 from megen_gym.structure import StructureBatch
 
 Make = Callable[[], Reward]
@@ -54,6 +56,23 @@ def check_reward(make: Make, symbols: tuple[str, ...] = ("X", "Ga"), tolerance: 
     check_determinism_and_copies(make, chain)
     if isinstance(make(), EnergyReward):
         check_telescopes(make, chain, max(tolerance, 1e-9))
+
+
+def check_worth(spec: dict[str, Any], chain: list[StructureBatch]) -> None:
+    """What any reward of whole structures keeps to, and that returns add up to the worth of the last one.
+
+    Args:
+        spec: JSON of the reward.
+        chain: Batches that grow from nothing.
+    """
+    make = lambda: reward_from_spec(json.loads(json.dumps(spec)))
+    check_shapes(make, chain)
+    check_batch_equals_single(make, chain, 1e-9)
+    check_known(make, chain, 1e-9)
+    check_determinism_and_copies(make, chain)
+    reward = make()
+    total = sum(reward(before, after).value for before, after in itertools.pairwise(chain))
+    _same(total, reward(chain[0], chain[-1]).value, 1e-9)
 
 
 def check_shapes(make: Make, chain: list[StructureBatch]) -> None:

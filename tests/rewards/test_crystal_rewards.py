@@ -1,6 +1,5 @@
 """Rewards of whole crystals: hand-made numbers, the contract of rewards, and CrystalWyckoff-v0."""
 
-import itertools
 import json
 
 import numpy as np
@@ -19,7 +18,7 @@ from megen_gym.rewards import make_reward, reward_from_spec
 from megen_gym.rollout import rollout
 from megen_gym.structure import StructureBatch
 
-from .conformance import check_batch_equals_single, check_determinism_and_copies, check_known, check_shapes, growth
+from .conformance import check_worth, growth
 
 SPECS = [
     {"name": "density"},
@@ -40,21 +39,8 @@ def crystals_that_grow() -> list[StructureBatch]:
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=json.dumps)
-def test_they_keep_to_the_contract(spec: dict) -> None:
-    chain = crystals_that_grow()
-    make = lambda: reward_from_spec(json.loads(json.dumps(spec)))
-    check_shapes(make, chain)
-    check_batch_equals_single(make, chain, 1e-9)
-    check_known(make, chain, 1e-9)
-    check_determinism_and_copies(make, chain)
-
-
-@pytest.mark.parametrize("spec", SPECS, ids=json.dumps)
-def test_the_return_is_the_worth_of_the_last_crystal(spec: dict) -> None:
-    chain = crystals_that_grow()
-    reward = reward_from_spec(spec)
-    total = sum(reward(before, after).value for before, after in itertools.pairwise(chain))
-    np.testing.assert_allclose(total, reward(chain[0], chain[-1]).value, atol=1e-9)
+def test_they_keep_to_the_contract_and_return_the_worth_of_the_last_crystal(spec: dict) -> None:
+    check_worth(spec, crystals_that_grow())
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=json.dumps)
