@@ -53,14 +53,17 @@ class Child:
         )
         self.greeting, self.limit, self.heard = dict(greeting), time_limit, heard
         self.process: subprocess.Popen[bytes] | None = None
-        self.ended = False
+        self.ended = self._late = False
+        self._received = b""
 
     def ask(self, question: Mapping[str, Any]) -> Message:
-        """The answer; ``{"died": how}`` where the process gave none.
+        """The answer; ``{"died": how, "code": exit code}`` where the process gave none, without a code if it was late.
 
         Raises:
             InputError: when the process says that it cannot be used, or does not start.
         """
+        if self.ended:
+            return self._death()
         if self.process is None or self.process.poll() is not None:
             self._start()
         self._send(question)
@@ -68,10 +71,7 @@ class Child:
         while answer is not None and "progress" in answer:
             self.heard(answer["progress"])
             answer = self._receive(self.limit)
-        if answer is not None:
-            return answer
-        late = "closed its output" if self.limit is None else f"gave no answer within {self.limit} s"
-        return {"died": self._obituary(late)}
+        return self._death() if answer is None else answer
 
     def _start(self) -> None:
         command = [sys.executable, "-c", self._code, json.dumps(sys.path)]
@@ -79,14 +79,19 @@ class Child:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
             env={"OMP_NUM_THREADS": "1"} | dict(os.environ),
         )  # fmt: skip
+        self._received, self._late = b"", False
+        if self.ended:
+            self._kill()
+            return
         self._send(self.greeting)
         first = self._receive(START_LIMIT)
         if first is None or "ready" not in first:
-            why = self._obituary("did not start") if first is None else first["unusable"]
+            why = self._death("did not start")["died"] if first is None else first["unusable"]
             raise InputError(why)
 
     def _send(self, message: Mapping[str, Any]) -> None:
-        assert self.process is not None
+        if self.process is None:
+            return
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):
             self.process.stdin.write(json.dumps(message).encode() + b"\n")
@@ -94,28 +99,33 @@ class Child:
 
     def _receive(self, limit: float | None) -> Message | None:
         """The next message; None if the process died or took too long."""
-        assert self.process is not None
+        if self.process is None:
+            return None
         assert self.process.stdout is not None
-        if not select.select([self.process.stdout], [], [], limit)[0]:
-            return None
-        line = self.process.stdout.readline()
-        if not line.endswith(b"\n"):
-            return None
+        pipe = self.process.stdout.fileno()
+        while b"\n" not in self._received:
+            if not select.select([pipe], [], [], limit)[0]:
+                self._late = True
+                return None
+            data = os.read(pipe, 1 << 16)
+            if not data:
+                return None
+            self._received += data
+        line, _, self._received = self._received.partition(b"\n")
         message: Message = json.loads(line)
         return message
 
-    def _obituary(self, late: str) -> str:
-        """Bury the process; how it ended."""
-        assert self.process is not None
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(5.0 if self.limit is None else 0.5)
-        code = self.process.poll()
+    def _death(self, late: str | None = None) -> Message:
+        """Bury the process; how it ended, and its exit code."""
+        code = None
+        if self.process is not None and not self._late:
+            with suppress(subprocess.TimeoutExpired):
+                code = self.process.wait(5.0)
         self._kill()
-        if self.ended:
-            return "the process was interrupted"
-        if code is None:
-            return f"the process {late}"
-        return f"the process died ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
+        how = f"died ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})" if code is not None else late
+        if how is None:
+            how = f"gave no answer within {self.limit} s" if self._late else "closed its output"
+        return {"died": f"the process {'was interrupted' if self.ended else how}", "code": code}
 
     def _kill(self) -> None:
         if self.process is not None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -106,8 +107,12 @@ def test_missing_rdkit_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         check([molecule("CH4")])
 
 
-def children() -> set[str]:
-    return {pid for task in Path("/proc/self/task").glob("*/children") for pid in task.read_text().split()}
+def children(pid: int | str = "self") -> set[str]:
+    found: set[str] = set()
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):  # a thread may have ended
+            found.update(task.read_text().split())
+    return found
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -134,22 +139,26 @@ def test_small_odd_rings_are_decided_without_a_limit() -> None:
     assert verdict.reason[0].startswith("radical")
 
 
+def serve_and_crash() -> None:
+    read = molecule_children.read_bonds
+    molecule_children.read_bonds = lambda n, p, r: os._exit(9) if n == [2] else read(n, p, r)
+    molecule_children.serve()
+
+
 def test_a_crash_costs_one_molecule(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = molecule_children._CODE.replace(
-        "import serve; serve()",
-        "import serve; import os, megen_gym.analysis.molecule_children as own; read = own.read_bonds; "
-        "own.read_bonds = lambda n, p, r: os._exit(9) if n == [2] else read(n, p, r); serve()",
-    )
-    assert code != molecule_children._CODE
-    monkeypatch.setattr(molecule_children, "_CODE", code)
+    monkeypatch.setattr(molecule_children, "SERVE", f"{__name__}:serve_and_crash")
     given = list(enumerate([molecule("CH4"), Atoms("He"), molecule("H2O")]))
     found = dict(read_in_children(given, BondRules(), 20.0))
     assert [found[row].smiles for row in range(3)] == ["C", None, "O"]
     assert found[1].reason == "crash (exit code 9)"
 
 
+def serve_nothing() -> None:
+    raise SystemExit(3)
+
+
 def test_children_that_cannot_start_do_not_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(molecule_children, "_CODE", "raise SystemExit(3)")
+    monkeypatch.setattr(molecule_children, "SERVE", f"{__name__}:serve_nothing")
     with pytest.raises(RuntimeError, match="exit code 3"):
         list(read_in_children([(0, molecule("CH4"))], BondRules(), 1.0))
 
@@ -160,12 +169,11 @@ def test_a_child_ends_by_itself_when_its_parent_was_killed() -> None:
         "from megen_gym.analysis.molecule_validity import check; check([polynitrogen()], timeout=3.0)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, str(Path(__file__).parent)])
-    tasks = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
     pids: list[str] = []
     deadline = time.monotonic() + 60
     while not pids and time.monotonic() < deadline:
         time.sleep(0.05)
-        pids = tasks.read_text().split() if tasks.exists() else []
+        pids = list(children(parent.pid))
     assert pids
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
