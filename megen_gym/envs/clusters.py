@@ -11,7 +11,7 @@ from ase.data import atomic_numbers, covalent_radii
 
 from megen_gym.actions import FocalCodec
 from megen_gym.bags import Bags, parse_formula
-from megen_gym.envs.single import StructureEnv
+from megen_gym.envs.single import KeywordEnv
 from megen_gym.envs.vector import KeywordVectorEnv
 from megen_gym.errors import InputError
 from megen_gym.io import read_structures
@@ -186,7 +186,7 @@ def _formulas(formula: Formula) -> list[str]:
     return formula.split(",") if isinstance(formula, str) else list(formula)
 
 
-class ClusterEnv(StructureEnv):
+class ClusterEnv(KeywordEnv):
     """Build a cluster or a molecule of any elements, one atom per step.
 
     ## Description
@@ -258,12 +258,10 @@ class ClusterEnv(StructureEnv):
     * v0: first version. After MolGym (Simm et al., ICML 2020 and ICLR 2021).
     """
 
-    def __init__(self, *, min_reward: float | None = None, render_mode: str | None = None, **kwargs: Any) -> None:
-        task, reward = cluster(**kwargs)
-        super().__init__(task, reward, min_reward, render_mode)
+    build = staticmethod(cluster)
 
 
-class GaClusterEnv(StructureEnv):
+class GaClusterEnv(KeywordEnv):
     """Build a gallium cluster, one atom per step.
 
     ## Description
@@ -298,9 +296,7 @@ class GaClusterEnv(StructureEnv):
     * v0: first version.
     """
 
-    def __init__(self, *, min_reward: float | None = None, render_mode: str | None = None, **kwargs: Any) -> None:
-        task, reward = gallium(**kwargs)
-        super().__init__(task, reward, min_reward, render_mode)
+    build = staticmethod(gallium)
 
 
 class ClusterVectorEnv(KeywordVectorEnv):

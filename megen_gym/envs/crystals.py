@@ -12,7 +12,7 @@ from ase.calculators.emt import parameters
 from ase.data import atomic_numbers, chemical_symbols
 
 from megen_gym.actions import FocalCodec
-from megen_gym.envs.single import StructureEnv
+from megen_gym.envs.single import KeywordEnv
 from megen_gym.envs.vector import KeywordVectorEnv
 from megen_gym.errors import InputError, nearest
 from megen_gym.io import file_format, read_structures
@@ -167,7 +167,7 @@ def _check_choices(
         raise InputError("stop, distance_range and max_distance belong to action='focal'; leave them out or give it")
 
 
-class CrystalSlotsEnv(StructureEnv):
+class CrystalSlotsEnv(KeywordEnv):
     """Fill the slots of a crystal's cell, one per step.
 
     ## Description
@@ -261,9 +261,7 @@ class CrystalSlotsEnv(StructureEnv):
     * v0: first version. After CryinGAN (arXiv 2404.06734), whose generator fills the same slots at once.
     """  # noqa: E501
 
-    def __init__(self, *, min_reward: float | None = None, render_mode: str | None = None, **kwargs: Any) -> None:
-        task, reward = crystal_slots(**kwargs)
-        super().__init__(task, reward, min_reward, render_mode)
+    build = staticmethod(crystal_slots)
 
 
 class CrystalSlotsVectorEnv(KeywordVectorEnv):

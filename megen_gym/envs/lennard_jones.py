@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from megen_gym.envs.clusters import Formula, cluster
-from megen_gym.envs.single import StructureEnv
+from megen_gym.envs.single import KeywordEnv
 from megen_gym.envs.vector import KeywordVectorEnv
 from megen_gym.errors import InputError
 from megen_gym.rewards.base import Reward
@@ -59,7 +59,7 @@ def lennard_jones(
     )
 
 
-class LJClusterEnv(StructureEnv):
+class LJClusterEnv(KeywordEnv):
     """Build a Lennard-Jones cluster, one atom per step: a task whose best answer is known.
 
     ## Description
@@ -97,9 +97,7 @@ class LJClusterEnv(StructureEnv):
     * v0: first version. Minima: Wales and Doye, J. Phys. Chem. A 101, 5111 (1997).
     """
 
-    def __init__(self, *, min_reward: float | None = None, render_mode: str | None = None, **kwargs: Any) -> None:
-        task, reward = lennard_jones(**kwargs)
-        super().__init__(task, reward, min_reward, render_mode)
+    build = staticmethod(lennard_jones)
 
 
 class LJClusterVectorEnv(KeywordVectorEnv):

@@ -10,7 +10,7 @@ from ase.data import atomic_numbers, covalent_radii
 
 from megen_gym.bags import Bags, parse_formula
 from megen_gym.envs.clusters import Formula, cluster, load_starts
-from megen_gym.envs.single import StructureEnv
+from megen_gym.envs.single import KeywordEnv
 from megen_gym.envs.vector import KeywordVectorEnv
 from megen_gym.errors import InputError, nearest
 from megen_gym.rewards.base import Reward
@@ -180,7 +180,7 @@ def _distances(names: Sequence[str]) -> tuple[float, float]:
     return SHORTEST, max(LONGEST, *(round(2.2 * float(covalent_radii[atomic_numbers[name]]), 2) for name in names[1:]))
 
 
-class MoleculeEnv(StructureEnv):
+class MoleculeEnv(KeywordEnv):
     """Build a molecule, one atom per step.
 
     ## Description
@@ -244,11 +244,10 @@ class MoleculeEnv(StructureEnv):
       2019).
     """
 
-    def __init__(self, *, task: str | None = None, render_mode: str | None = None, **kwargs: Any) -> None:
-        options = _merged(task, kwargs)
-        min_reward = options.pop("min_reward", None)
-        built, reward = molecule(**options)
-        super().__init__(built, reward, min_reward, render_mode)
+    build = staticmethod(molecule)
+
+    def __init__(self, *, task: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**_merged(task, kwargs))
 
 
 class MoleculeVectorEnv(KeywordVectorEnv):

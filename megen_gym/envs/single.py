@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -99,3 +100,17 @@ class StructureEnv(gym.Env[Observation, NDArray[np.float32]]):
 
     def _observation(self) -> Observation:
         return {key: value[0] for key, value in self.engine.observe().items()}
+
+
+class KeywordEnv(StructureEnv):
+    """An environment made from the keyword arguments of a task.
+
+    Attributes:
+        build: From keyword arguments to task and reward.
+    """
+
+    build: ClassVar[Callable[..., tuple[Task[Any], Reward]]]
+
+    def __init__(self, *, min_reward: float | None = None, render_mode: str | None = None, **kwargs: Any) -> None:
+        task, reward = self.build(**kwargs)
+        super().__init__(task, reward, min_reward, render_mode)

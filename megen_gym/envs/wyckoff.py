@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from ase.data import atomic_numbers, covalent_radii
-from gymnasium.vector import AutoresetMode
 
 from megen_gym.bags import formula_counts, parse_formula
-from megen_gym.envs.single import StructureEnv
-from megen_gym.envs.vector import StructureVectorEnv
+from megen_gym.envs.single import KeywordEnv
+from megen_gym.envs.vector import KeywordVectorEnv
 from megen_gym.errors import InputError
 from megen_gym.lattices import LatticeRange
 from megen_gym.rewards import make_reward
@@ -100,7 +99,7 @@ def load_groups(spacegroup: int | str | Sequence[int | str]) -> list[SpaceGroup]
     return groups
 
 
-class CrystalWyckoffEnv(StructureEnv):
+class CrystalWyckoffEnv(KeywordEnv):
     """Write a crystal as a lattice and a list of Wyckoff sites, one per step.
 
     ## Description
@@ -206,22 +205,10 @@ class CrystalWyckoffEnv(StructureEnv):
     * v0: first version. After CrystalFormer (arXiv 2403.15734) and crystal_gpt.
     """
 
-    def __init__(self, *, min_reward: float | None = None, render_mode: str | None = None, **kwargs: Any) -> None:
-        task, reward = crystal_wyckoff(**kwargs)
-        super().__init__(task, reward, min_reward, render_mode)
+    build = staticmethod(crystal_wyckoff)
 
 
-class CrystalWyckoffVectorEnv(StructureVectorEnv):
+class CrystalWyckoffVectorEnv(KeywordVectorEnv):
     """`num_envs` episodes of :class:`CrystalWyckoffEnv` side by side, with the same arguments."""
 
-    def __init__(
-        self,
-        num_envs: int,
-        *,
-        min_reward: float | None = None,
-        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-        render_mode: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        task, reward = crystal_wyckoff(**kwargs)
-        super().__init__(num_envs, task, reward, min_reward, autoreset_mode, render_mode)
+    build = staticmethod(crystal_wyckoff)
