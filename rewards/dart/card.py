@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 
 from megen_gym.rewards.dart.dataset import Index, Labelled
 from megen_gym.rewards.dart.evaluate import Evaluator
-from megen_gym.rewards.dart.features import OVERLAPS, SCALES, Positions, exploits
+from megen_gym.rewards.dart.features import OVERLAPS, SCALES, Positions, exploits, references
 
 Floats = NDArray[np.float64]
 Energies = Callable[[Sequence[Positions]], Floats]
@@ -101,20 +101,55 @@ def table(rows: Sequence[SizeScore]) -> str:
     return "\n".join(lines)
 
 
-def model_card(
-    title: str,
-    parts: Mapping[str, Labelled],
-    tables: Mapping[str, Sequence[SizeScore]],
-    rates: Mapping[str, float],
-    facts: Mapping[str, Any],
-) -> str:
+@dataclass(frozen=True)
+class Judgement:
+    """How a model did.
+
+    Attributes:
+        parts: Data by side of the split.
+        tables: Scores by name of the data they were measured on: validation, test, and data from elsewhere.
+        rates: What :func:`exploit_rates` gives for the real clusters of the test side.
+    """
+
+    parts: dict[str, Labelled]
+    tables: dict[str, list[SizeScore]]
+    rates: dict[str, float]
+
+
+def judge(
+    energies: Energies,
+    data: Labelled,
+    group: Index,
+    sides: tuple[Index, Index, Index],
+    elsewhere: Mapping[str, Labelled],
+    seed: int,
+) -> Judgement:
+    """Measure a model on the sides that it was not trained on.
+
+    Args:
+        energies: eV of clusters.
+        data: All of it.
+        group: Of each structure.
+        sides: Rows for training, validation and test.
+        elsewhere: Further data by name.
+        seed: Of the exploits.
+    """
+    parts = {name: data[side] for name, side in zip(("training", "validation", "test"), sides, strict=True)}
+    measured = {f"{name.capitalize()} set": part for name, part in parts.items() if name != "training"}
+    tables = {
+        name: scores(part.sizes, energies(part.positions), part.energies)
+        for name, part in (measured | dict(elsewhere)).items()
+    }
+    real = [data.positions[row] for row in sides[2][references(parts["test"], group[sides[2]])]]
+    return Judgement(parts, tables, exploit_rates(energies, real, seed))
+
+
+def model_card(title: str, judgement: Judgement, facts: Mapping[str, Any]) -> str:
     """The model card in markdown.
 
     Args:
         title: Name of the model.
-        parts: Data by side of the split.
-        tables: Scores by name of the data they were measured on.
-        rates: What :func:`exploit_rates` gives.
+        judgement: What was measured.
         facts: Settings and figures to state.
     """
     lines = [
@@ -126,14 +161,15 @@ def model_card(
         "| side | structures | sizes | eV per atom |",
         "| --- | --- | --- | --- |",
     ]
-    for name, data in parts.items():
+    for name, data in judgement.parts.items():
         each = data.energies / data.sizes
         sizes = f"{data.sizes.min()} to {data.sizes.max()}"
         lines.append(f"| {name} | {len(data)} | {sizes} | {each.min():.2f} to {each.max():.2f} |")
-    for name, rows in tables.items():
+    for name, rows in judgement.tables.items():
         lines += ["", f"## {name}", "", table(rows)]
-    if rates:
+    if judgement.rates:
         lines += ["", "## Exploits: share of real test clusters with a higher energy than their spoilt copy", ""]
-        lines += ["| copy | share |", "| --- | --- |", *(f"| {name} | {rate:.3f} |" for name, rate in rates.items())]
+        lines += ["| copy | share |", "| --- | --- |"]
+        lines += [f"| {name} | {rate:.3f} |" for name, rate in judgement.rates.items()]
     lines += ["", "## Settings and figures", "", *(f"- {name}: {value}" for name, value in facts.items()), ""]
     return "\n".join(lines)

@@ -15,7 +15,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from megen_gym.errors import user_errors
-from megen_gym.rewards.dart import card, features
+from megen_gym.rewards.dart import card
 from megen_gym.rewards.dart.dataset import deduplicate, groups, load, split
 from megen_gym.rewards.dart.net import PairRepulsion
 from megen_gym.rewards.dart.soap import DESCRIPTOR, ZETA, Floats, Soap, SoapRidge, kernels, repel
@@ -90,14 +90,8 @@ def main(
     save_state(output, {name: torch.from_numpy(value) for name, value in arrays.items()}, about)
 
     model = SoapRidge(output)
-    parts = {name: data[side] for name, side in zip(("training", "validation", "test"), sides, strict=True)}
-    measured = {f"{name.capitalize()} set": part for name, part in parts.items() if name != "training"}
-    if external is not None:
-        measured[f"External set {external.name}"] = load([external], external_atom_energy)
-    tables = {
-        name: card.scores(part.sizes, model.energies(part.positions), part.energies) for name, part in measured.items()
-    }
-    real = [data.positions[row] for row in sides[2][features.references(parts["test"], group[sides[2]])]]
+    elsewhere = {} if external is None else {f"External set {external.name}": load([external], external_atom_energy)}
+    judgement = card.judge(model.energies, data, group, sides, elsewhere, seed)
     facts = {
         "sparse points, zeta": f"{len(sparse)}, {ZETA}",
         "ridge, chosen on the validation set": ridge,
@@ -105,8 +99,7 @@ def main(
         "repulsion": f"A = {strength} eV at 2.7 Å, p = {steepness}",
         "energy of a free atom (eV, exact value 0)": f"{model.energies([np.zeros((1, 3))])[0]:.4f}",
     }
-    title = "SOAP and kernel ridge regression for gallium clusters"
-    text = card.model_card(title, parts, tables, card.exploit_rates(model.energies, real, seed), facts)
+    text = card.model_card("SOAP and kernel ridge regression for gallium clusters", judgement, facts)
     output.with_suffix(".md").write_text(text)
     print(text)
 

@@ -154,15 +154,8 @@ def main(
     fit.run()
 
     evaluate = Evaluator(DartNet.from_state(fit.best), device=device)
-    parts = {name: data[side] for name, side in zip(("training", "validation", "test"), sides, strict=True)}
-    measured = {f"{name.capitalize()} set": part for name, part in parts.items() if name != "training"}
-    if external is not None:
-        measured[f"External set {external.name}"] = load([external], external_atom_energy)
-    tables = {
-        name: card.scores(part.sizes, card.predict(evaluate, part.positions), part.energies)
-        for name, part in measured.items()
-    }
-    real = [data.positions[row] for row in sides[2][features.references(parts["test"], group[sides[2]])]]
+    elsewhere = {} if external is None else {f"External set {external.name}": load([external], external_atom_energy)}
+    judgement = card.judge(partial(card.predict, evaluate), data, group, sides, elsewhere, seed)
     facts = {
         "structures read, without duplicates, independent groups": f"{len(read)}, {len(data)}, {group.max() + 1}",
         "epochs, best epoch, seconds": f"{fit.epoch}, {fit.best_epoch}, {fit.seconds:.0f}",
@@ -173,8 +166,7 @@ def main(
         "layer sizes": widths,
         **{key.replace("_", " "): value for key, value in asdict(settings).items()},
     }
-    rates = card.exploit_rates(partial(card.predict, evaluate), real, seed)
-    text = card.model_card("DART for gallium clusters", parts, tables, rates, facts)
+    text = card.model_card("DART for gallium clusters", judgement, facts)
     save_state(
         output,
         fit.best,
