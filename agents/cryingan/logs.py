@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from megen_gym.errors import InputError
+from megen_gym.figures import save, subplots
 from megen_gym.runs import Run, append_bytes, write_text
 from megen_gym.structure import FloatArray
 
@@ -54,14 +55,9 @@ class EpochTable:
 
 def plot_training(run: Run) -> Path:
     """Draw losses, learning rates and the judgements of the held-out structures into ``training.png``."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     losses, metrics = EpochTable(run.path / LOSSES).read(), run.metrics()
     rates = EpochTable(run.path / RATES).read()
-    figure, axes = plt.subplots(2, 2, figsize=(10, 7), layout="constrained")
+    figure, axes = subplots(2, 2, (10, 7))
     (top, scores), (quality, valid) = axes
     epoch = losses["epoch"]
     top.plot(epoch, losses["distance_dis"], label="Wasserstein distance (critics)")
@@ -90,9 +86,4 @@ def plot_training(run: Run) -> Path:
         axis.set_xlabel("epoch")
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize=8, frameon=False)
-    path = run.path / PLOT
-    temporary = path.with_name(f".tmp-{path.name}")
-    figure.savefig(temporary, dpi=130)
-    plt.close(figure)
-    temporary.replace(path)
-    return path
+    return save(figure, run.path / PLOT)

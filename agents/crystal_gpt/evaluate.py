@@ -234,15 +234,12 @@ def likelihood(model: Model, data: Dataset) -> tuple[dict[str, float], str]:
 
 def plot(path: Path, made: list[Atoms], real: list[Atoms]) -> None:
     """Draw densities, numbers of elements and atoms, and volumes per atom of samples and of real crystals."""
-    import matplotlib
     import numpy as np
 
     from megen_gym.analysis.crystal_composition import densities, element_counts
+    from megen_gym.figures import save, subplots
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 4, figsize=(15, 3.4), layout="constrained")
+    figure, (axes,) = subplots(1, 4, (15, 3.4))
     measures: tuple[tuple[str, Callable[[list[Atoms]], Any], int | None], ...] = (
         ("density / g/cm³", densities, None),
         ("volume per atom / Å³", lambda some: np.array([atoms.cell.volume / len(atoms) for atoms in some]), None),
@@ -258,10 +255,7 @@ def plot(path: Path, made: list[Atoms], real: list[Atoms]) -> None:
             axis.hist(value, bins, density=True, histtype=style, alpha=0.5 if style == "stepfilled" else 1, label=name)
         axis.set_xlabel(label)
     axes[0].legend(fontsize=8, frameon=False)
-    temporary = path.with_name(f".tmp-{path.name}")
-    figure.savefig(temporary, dpi=130)
-    plt.close(figure)
-    temporary.replace(path)
+    save(figure, path)
 
 
 def main() -> None:

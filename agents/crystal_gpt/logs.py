@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from megen_gym.figures import save, subplots
 from megen_gym.runs import Run
 
 PLOT = "training.png"
@@ -16,13 +17,8 @@ def plot_training(run: Run) -> Path | None:
     metrics = run.metrics()
     if not metrics:
         return None
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     epoch = metrics["iteration"] + 1
-    figure, axes = plt.subplots(1, 5, figsize=(16, 3.4), layout="constrained")
+    figure, (axes,) = subplots(1, 5, (16, 3.4))
     for axis, (name, title) in zip(axes, ({"": "whole crystal"} | PARTS).items(), strict=True):
         end = f"_{name}" if name else ""
         axis.plot(epoch, metrics[f"loss{end}"], label="training, with dropout", linewidth=1)
@@ -32,9 +28,4 @@ def plot_training(run: Run) -> Path | None:
         axis.set_xlabel("epoch")
     axes[0].set_ylabel("nats per crystal")
     axes[0].legend(fontsize=8, frameon=False)
-    path = run.path / PLOT
-    temporary = path.with_name(f".tmp-{path.name}")
-    figure.savefig(temporary, dpi=130)
-    plt.close(figure)
-    temporary.replace(path)
-    return path
+    return save(figure, run.path / PLOT)

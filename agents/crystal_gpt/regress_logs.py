@@ -9,6 +9,7 @@ import numpy as np
 from megen_gym.agents.crystal_gpt.data import Dataset
 from megen_gym.agents.crystal_gpt.regress_training import baselines, scores
 from megen_gym.agents.crystal_gpt.regression import load_regressor
+from megen_gym.figures import save, subplots
 from megen_gym.runs import Run
 
 PLOT = "regression.png"
@@ -35,16 +36,11 @@ def summary(run: Run, train: Dataset, valid: Dataset) -> str:
 
 def plot_regression(run: Run, train: Dataset, valid: Dataset) -> Path:
     """Draw errors by epoch, and predicted against true values with the composition baseline, into one file."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     model, metrics = load_regressor(run.path)[0], run.metrics()
     judged, where = (valid, "held out") if len(valid) else (train, "training")
     truth, guess = judged.properties[:, 0], model.predict(judged.crystals)
     linear = baselines(train.crystals, train.properties[:, 0], judged.crystals)[1]
-    figure, axes = plt.subplots(1, 3, figsize=(12.5, 3.8), layout="constrained")
+    figure, (axes,) = subplots(1, 3, (12.5, 3.8))
     if metrics:
         epoch = metrics["iteration"] + 1
         axes[0].plot(epoch, metrics["train_mae"], label="training (with dropout)", linewidth=1)
@@ -64,9 +60,4 @@ def plot_regression(run: Run, train: Dataset, valid: Dataset) -> Path:
         axis.set_title(f"{title}, {where}: MAE {mae:.3g}, R2 {r2:.3f}", fontsize=9)
         axis.set_xlabel(f"true {model.name}")
         axis.set_ylabel(f"predicted {model.name}")
-    path = run.path / PLOT
-    temporary = path.with_name(f".tmp-{path.name}")
-    figure.savefig(temporary, dpi=130)
-    plt.close(figure)
-    temporary.replace(path)
-    return path
+    return save(figure, run.path / PLOT)

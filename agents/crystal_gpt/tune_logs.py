@@ -9,6 +9,7 @@ import numpy as np
 
 from megen_gym.agents.crystal_gpt.outputs import PARTS
 from megen_gym.agents.crystal_gpt.tuning import Draw
+from megen_gym.figures import save, subplots
 from megen_gym.io import write_structures
 from megen_gym.runs import Run
 
@@ -47,14 +48,9 @@ def write_tuned(run: Run, draw: Draw) -> Path:
 
 def plot_tuning(run: Run, minimise: bool) -> Path:
     """Draw reward, held-out likelihood, divergence and variety by epoch into ``tuning.png``."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     metrics = run.metrics()
     epoch = metrics["iteration"]
-    figure, axes = plt.subplots(1, 4, figsize=(14, 3.4), layout="constrained")
+    figure, (axes,) = subplots(1, 4, (14, 3.4))
     reward, spread = metrics["reward"], metrics["reward_std"]
     axes[0].fill_between(epoch, reward - spread, reward + spread, alpha=0.2, linewidth=0, label="standard deviation")
     axes[0].plot(epoch, reward, label="mean")
@@ -80,12 +76,7 @@ def plot_tuning(run: Run, minimise: bool) -> Path:
     axes[3].legend(fontsize=8, frameon=False)
     for axis in axes:
         axis.set_xlabel("epoch")
-    path = run.path / PLOT
-    temporary = path.with_name(f".tmp-{path.name}")
-    figure.savefig(temporary, dpi=130)
-    plt.close(figure)
-    temporary.replace(path)
-    return path
+    return save(figure, run.path / PLOT)
 
 
 def summary(run: Run, best: int, batchsize: int) -> str:

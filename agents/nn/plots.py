@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from megen_gym.runs import Run, atomic
+from megen_gym.figures import save, subplots
+from megen_gym.runs import Run
 
 
 def plot_columns(run: Run, names: Mapping[str, str], file: str, beside: Mapping[str, str] | None = None) -> Path | None:
@@ -15,14 +16,9 @@ def plot_columns(run: Run, names: Mapping[str, str], file: str, beside: Mapping[
     metrics = run.metrics()
     if not metrics:
         return None
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     epoch = metrics["iteration"] + 1
-    figure, axes = plt.subplots(1, len(names), figsize=(3.7 * len(names), 3.4), layout="constrained", squeeze=False)
-    for axis, (name, title) in zip(axes[0], names.items(), strict=True):
+    figure, (axes,) = subplots(1, len(names), (3.7 * len(names), 3.4))
+    for axis, (name, title) in zip(axes, names.items(), strict=True):
         known = np.isfinite(metrics[name])
         axis.plot(epoch[known], metrics[name][known], label="training", linewidth=1.2)
         other = (beside or {}).get(name)
@@ -31,8 +27,4 @@ def plot_columns(run: Run, names: Mapping[str, str], file: str, beside: Mapping[
             axis.legend(fontsize=8, frameon=False)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("epoch")
-    path = run.path / file
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=130, format="png")
-    plt.close(figure)
-    return path
+    return save(figure, run.path / file)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from megen_gym.runs import atomic
+from megen_gym.figures import save, subplots
 from megen_gym.structure import FloatArray
 
 if TYPE_CHECKING:
@@ -18,40 +18,25 @@ if TYPE_CHECKING:
 
 def plot_predictions(path: Path, target: FloatArray, judged: Sequence[Judgement]) -> Path:
     """Predicted against true values of each way, on its test rows."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(
-        1, len(judged), figsize=(3.6 * len(judged), 3.6), layout="constrained", squeeze=False, sharex=True, sharey=True
-    )
-    for axis, each in zip(axes[0], judged, strict=True):
+    figure, (axes,) = subplots(1, len(judged), (3.6 * len(judged), 3.6), sharex=True, sharey=True)
+    for axis, each in zip(axes, judged, strict=True):
         known = np.isfinite(each.scores.predicted)
         axis.scatter(target[known], each.scores.predicted[known], s=4, alpha=0.3, linewidths=0)
         low, high = float(target[known].min()), float(target[known].max())
         axis.plot([low, high], [low, high], color="black", linewidth=0.8)
         axis.set_title(f"{each.name}\nMAE {each.scores.mae.mean():.3g}", fontsize=9)
         axis.set_xlabel("true")
-    axes[0, 0].set_ylabel("predicted")
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=130, format="png")
-    plt.close(figure)
-    return path
+    axes[0].set_ylabel("predicted")
+    return save(figure, path)
 
 
 def plot_uncertainty(
     path: Path, spread: FloatArray, counts: FloatArray, kinds: Sequence[str], fit: Calibration
 ) -> Path:
     """Spread against the number of structures by formula type, and observed against expected coverage."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     from megen_gym.agents.polysrl.uncertainty_measures import LEVELS
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained", width_ratios=(1.6, 1))
+    figure, ((left, right),) = subplots(1, 2, (10, 4), width_ratios=(1.6, 1))
     names, types = np.asarray(kinds), sorted(set(kinds), key=lambda kind: -list(kinds).count(kind))[:8]
     rng = np.random.default_rng(0)
     for index, kind in enumerate(types):
@@ -68,7 +53,4 @@ def plot_uncertainty(
     right.set_xlabel("expected share within the interval")
     right.set_ylabel("observed share")
     right.set_title(f"calibration error {fit.error:.3f}", fontsize=10)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=130, format="png")
-    plt.close(figure)
-    return path
+    return save(figure, path)

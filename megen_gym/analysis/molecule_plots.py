@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from megen_gym.analysis.molecule_geometry import internal
 from megen_gym.analysis.molecule_report import Aim
 from megen_gym.analysis.molecule_rings import RINGS, element_counts, ring_counts
 from megen_gym.analysis.molecule_validity import Validity
-from megen_gym.runs import write_bytes
+from megen_gym.figures import save, subplots
 from megen_gym.structure import FloatArray
 
 if TYPE_CHECKING:
@@ -45,10 +44,8 @@ def plot_report(
         values: The property of samples and of real molecules.
         aim: Which property it is, and the window that was aimed at.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12.6, 6.4), layout="constrained", dpi=120)
-    panels = list(figure.subplots(2, 3).ravel())
+    figure, grid = subplots(2, 3, (12.6, 6.4))
+    panels = list(grid.ravel())
     measured = [_measured(*judged) for judged in ([samples] if reference is None else [samples, reference])]
     sizes, elements, rings, lengths, angles = ([one[column] for one in measured] for column in range(5))
     _histogram(panels[0], sizes, "atoms", 1.0)
@@ -68,10 +65,7 @@ def plot_report(
             panels[5].axvspan(low, high, color="C2", alpha=0.2, linewidth=0, label="asked for")
             panels[5].legend(fontsize="small", frameon=False)
     panels[0].legend(fontsize="small", frameon=False)
-    data = io.BytesIO()
-    figure.savefig(data, format="png")
-    write_bytes(path, data.getvalue())
-    return path
+    return save(figure, path, dpi=120)
 
 
 def _measured(structures: Sequence[Atoms], verdict: Validity) -> tuple[FloatArray, ...]:

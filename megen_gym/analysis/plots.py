@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from megen_gym.analysis.energies import Energies
 from megen_gym.analysis.ensemble import Ensemble, Reference
 from megen_gym.analysis.motifs import Motifs
 from megen_gym.analysis.pairs import R_MAX, pair_counts, pair_names, partial_rdf
-from megen_gym.runs import write_bytes
+from megen_gym.figures import save, subplots
 from megen_gym.structure import FloatArray
 
 if TYPE_CHECKING:
@@ -26,17 +25,12 @@ SHOWN = 0.04
 
 
 def _figure(columns: int, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.2 * columns, 3.2 * rows), layout="constrained", dpi=150)
-    return figure, list(np.atleast_1d(figure.subplots(rows, columns)).ravel())
+    figure, axes = subplots(rows, columns, (4.2 * columns, 3.2 * rows))
+    return figure, list(axes.ravel())
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    data = io.BytesIO()
-    figure.savefig(data, format="png")
-    write_bytes(path, data.getvalue())
-    return path
+    return save(figure, path, dpi=150)
 
 
 def _densities(axes: Axes, made: FloatArray, data: FloatArray, edges: FloatArray) -> None:

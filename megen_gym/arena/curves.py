@@ -10,6 +10,7 @@ import numpy as np
 
 from megen_gym.arena.measure import MOST, comparable, distinct, distinct_minima
 from megen_gym.arena.results import Played, grouped
+from megen_gym.figures import save, subplots
 from megen_gym.structure import FloatArray
 
 POINTS = 200
@@ -114,14 +115,9 @@ def _solved(label: str, grid: FloatArray, group: Sequence[Played]) -> Curve:
 
 def plot(path: Path, shown: Sequence[Panel]) -> None:
     """Draw the panels into a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    from megen_gym.runs import atomic
-
-    figure = Figure(figsize=(5.2 * min(len(shown), 3), 3.8 * -(-len(shown) // 3)), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(-(-len(shown) // 3), min(len(shown), 3), squeeze=False).ravel()
+    columns, rows = min(len(shown), 3), -(-len(shown) // 3)
+    figure, grid = subplots(rows, columns, (5.2 * columns, 3.8 * rows))
+    axes = grid.ravel()
     for axis in axes[len(shown) :]:
         axis.set_visible(False)
     for axis, panel in zip(axes, shown, strict=False):
@@ -132,5 +128,4 @@ def plot(path: Path, shown: Sequence[Panel]) -> None:
         axis.set_xlim(1, max(panel.curves[0].x[-1], 2))
         axis.grid(alpha=0.3)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small")
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130)
+    save(figure, path)
