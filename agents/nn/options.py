@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -30,16 +31,16 @@ def check_bounds(settings: object, at_least: Mapping[int, str], above_zero: str 
     Raises:
         InputError: naming the first one that is out of bounds.
     """
-    bounds: list[tuple[str, Callable[[float], bool], str]] = [
-        (names, lambda value, least=least: least <= value < float("inf"), f"at least {least}")
-        for least, names in at_least.items()
+    first_above_zero = math.ulp(0.0)
+    bounds: list[tuple[str, float, float, str]] = [
+        *((names, least, math.inf, f"at least {least}") for least, names in at_least.items()),
+        (above_zero, first_above_zero, math.inf, "a number above 0"),
+        (fractions, 0, 1, "a number from 0 up to, but not, 1"),
     ]
-    bounds.append((above_zero, lambda value: 0 < value < float("inf"), "a number above 0"))
-    bounds.append((fractions, lambda value: 0 <= value < 1, "a number from 0 up to, but not, 1"))
-    for names, within, wanted in bounds:
+    for names, low, high, wanted in bounds:
         for name in names.split():
             value = getattr(settings, name)
-            if value is not None and not within(value):
+            if value is not None and not low <= value < high:
                 raise InputError(f"{name} is {value}; give {wanted}")
 
 
