@@ -33,8 +33,7 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
 
     Args:
         settings: All settings.
-        given: Names of those that were set on purpose, which matters on resuming; by default those that are not at
-            their default.
+        given: Names of those that were set on purpose; see :func:`megen_gym.agents.nn.resuming.continued`.
     """
     import torch
     from stable_baselines3.common.logger import configure

@@ -1,15 +1,22 @@
-"""What the tests of scripts share: command lines, how one is refused, and runs that must be the same."""
+"""What the tests of scripts share: command lines, how one is refused or killed, and runs that must be the same."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import os
+import subprocess
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from megen_gym import runs
 from megen_gym.runs import Run
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def command_line(settings: Mapping[str, Any]) -> list[str]:
@@ -25,6 +32,21 @@ def refusal(call: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> s
     sentence = capsys.readouterr().err
     assert len(sentence.strip().splitlines()) == 1, sentence
     return sentence
+
+
+def killed(command: Sequence[str], folder: Path, lines: int = 3, table: str = "metrics.csv") -> Run:
+    """The run that a script was at in `folder` when it was killed, which is as soon as its table has so many lines."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            if any(len(path.read_text().splitlines()) >= lines for path in folder.glob(f"*/{table}")):
+                break
+            time.sleep(0.01)
+        process.kill()
+    return runs.newest(folder)
 
 
 def same_runs(first: Run, second: Run, clock: Collection[str] = ("seconds",)) -> None:

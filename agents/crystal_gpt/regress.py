@@ -37,8 +37,7 @@ def regress(settings: Settings, given: Collection[str] | None = None) -> runs.Ru
 
     Args:
         settings: All settings.
-        given: Names of those that were set on purpose, which matters on resuming; by default those that are not at
-            their default.
+        given: Names of those that were set on purpose; see :func:`megen_gym.agents.nn.resuming.continued`.
     """
     import torch
 

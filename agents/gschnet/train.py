@@ -39,8 +39,7 @@ def train(settings: Settings, given: Collection[str] | None = None) -> runs.Run:
 
     Args:
         settings: All settings.
-        given: Names of those that were set on purpose, which matters on resuming; by default those that are not at
-            their default.
+        given: Names of those that were set on purpose; see :func:`megen_gym.agents.nn.resuming.continued`.
     """
     import torch
 

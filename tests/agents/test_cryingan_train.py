@@ -17,7 +17,7 @@ import pytest
 import torch
 from ase.io import read, write
 from gymnasium.utils.env_checker import check_env
-from script_checks import refusal, same_tensors
+from script_checks import killed, refusal, same_tensors
 
 import megen_gym  # noqa: F401
 from megen_gym import cli, runs
@@ -115,16 +115,7 @@ def test_a_killed_run_goes_on_to_the_bit(tmp_path: Path, preset: str) -> None:
     options = SMALL | {"preset": preset, "n_epochs": 5, "augment": True, "translate": "xy", "ema": 0.9}
     first = train(Settings(**options, dir=tmp_path / "whole"))  # type: ignore[arg-type]
     folder = tmp_path / "killed"
-    process = subprocess.Popen(
-        command("train", **(options | {"dir": folder, "n_epochs": 100_000})),
-        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not any(p.read_text().count("\n") > 3 for p in folder.glob("*/losses.csv")):
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    begun = runs.newest(folder)
+    begun = killed(command("train", **(options | {"dir": folder, "n_epochs": 100_000})), folder, 4, "losses.csv")
     done = begun.load_state()[1]["epoch"]
     assert done >= 1
     if done > 5:

@@ -2,11 +2,8 @@
 
 import csv
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,7 @@ import pytest
 import torch
 from ase.build import bulk
 from ase.io import read, write
-from script_checks import refusal, same_runs
+from script_checks import killed, refusal, same_runs
 
 from megen_gym import cli, runs
 from megen_gym.agents.crystal_gpt.asking import Request
@@ -104,17 +101,7 @@ def test_a_killed_run_goes_on_to_the_bit(data: Path, tmp_path: Path) -> None:
     first = train(small(tmp_path / "first", data=str(data), epochs=8, dropout_rate=0.2))
     words = [f"--{name}={json.dumps(value) if isinstance(value, bool) else value}" for name, value in SMALL.items()]
     command = [sys.executable, "agents/crystal_gpt/train.py", *words, f"--data={data}", f"--dir={tmp_path / 'second'}"]
-    with subprocess.Popen(
-        [*command, "--epochs=8", "--dropout_rate=0.2"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        for _ in range(2400):
-            table = list((tmp_path / "second").glob("*/metrics.csv"))
-            if table and len(table[0].read_text().splitlines()) > 2:
-                break
-            time.sleep(0.02)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    begun = runs.newest(tmp_path / "second")
+    begun = killed([*command, "--epochs=8", "--dropout_rate=0.2"], tmp_path / "second")
     assert begun.load_state()[1]["epoch"] >= 1
     second = train(
         Settings(dir=tmp_path / "second", resume=begun.id, progress=False, epochs=8), ("epochs", "dir", "progress")

@@ -1,11 +1,7 @@
 """Tuning of crystal_gpt: policy gradient, leash, variety, preferences, hard conditions, and the script."""
 
 import math
-import os
-import signal
-import subprocess
 import sys
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from ase.io import read
-from script_checks import same_runs, same_tensors
+from script_checks import killed, same_runs, same_tensors
 
 from megen_gym import runs
 from megen_gym.agents.crystal_gpt.asking import Request
@@ -302,19 +298,7 @@ def test_the_run_folder_is_one_of_crystal_gpt(whole: runs.Run, source: runs.Run)
 def test_a_killed_run_goes_on_to_the_bit(whole: runs.Run, source: runs.Run, tmp_path: Path) -> None:
     given = {"run": source.path, "dir": tmp_path} | SCRIPT | {"progress": "false", "device": "cpu"}
     words = [f"--{name}={value}" for name, value in given.items()]
-    process = subprocess.Popen(
-        [sys.executable, "agents/crystal_gpt/tune.py", *words], cwd=ROOT, stdout=subprocess.PIPE,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        table = list(tmp_path.glob("*/metrics.csv"))
-        if table and len(table[0].read_text().splitlines()) > 3:
-            break
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    run = runs.newest(tmp_path)
+    run = killed([sys.executable, "agents/crystal_gpt/tune.py", *words], tmp_path, 4)
     assert run.load_state()[1]["epoch"] < 6, "it was not killed in time"
     again = tune(Settings(dir=tmp_path, resume=run.id, progress=False, device="cpu"))
     same_runs(whole, again)

@@ -1,8 +1,5 @@
 """gschnet's training as a user runs it: run folders, going on to the bit, schedules, caches, wrong input."""
 
-import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -16,7 +13,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.collections import g2
 from ase.io import write
-from script_checks import command_line, refusal, same_runs
+from script_checks import command_line, killed, refusal, same_runs
 from torch import nn, optim
 
 from megen_gym import cli, runs
@@ -144,15 +141,7 @@ def test_a_run_of_the_same_id_goes_on(tmp_path: Path, data: Path) -> None:
 def test_a_killed_run_goes_on_to_the_bit(data: Path, tmp_path: Path) -> None:
     first = train(small(tmp_path / "first", data=str(data), max_epochs=16))
     command = [sys.executable, "agents/gschnet/train.py", *words(data=data, dir=tmp_path / "second", max_epochs=16)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        for _ in range(6000):
-            table = list((tmp_path / "second").glob("*/metrics.csv"))
-            if (table and len(table[0].read_text().splitlines()) > 2) or process.poll() is not None:
-                break
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    begun = runs.newest(tmp_path / "second")
+    begun = killed(command, tmp_path / "second")
     assert 1 <= begun.load_state()[1]["epoch"] < 16
     same_runs(
         first, train(Settings(dir=tmp_path / "second", resume="newest", progress=False), ("dir", "resume", "progress"))

@@ -1,11 +1,7 @@
 """PolySRL's training: data, embedders, batches, run folders, going on to the bit, the spread, wrong input."""
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -19,7 +15,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.io import write
 from scipy.stats import spearmanr
-from script_checks import command_line, refusal, same_runs
+from script_checks import command_line, killed, refusal, same_runs
 
 from megen_gym import cli, runs
 from megen_gym.agents.nn.resuming import settings_of
@@ -478,15 +474,7 @@ def test_a_run_that_loses_its_last_epochs_goes_on_to_the_bit(
 def test_a_killed_run_goes_on_to_the_bit(data: Path, tmp_path: Path) -> None:
     first = train(small(dir=tmp_path / "first", data=str(data), epochs=60))
     command = [sys.executable, "agents/polysrl/train.py", *words(data=data, dir=tmp_path / "second", epochs=60)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        for _ in range(9000):
-            table = list((tmp_path / "second").glob("*/metrics.csv"))
-            if (table and len(table[0].read_text().splitlines()) > 2) or process.poll() is not None:
-                break
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    begun = runs.newest(tmp_path / "second")
+    begun = killed(command, tmp_path / "second")
     assert 1 <= begun.load_state()[1]["epoch"] < 60
     given = ("dir", "resume", "progress")
     same_runs(first, train(Settings(dir=tmp_path / "second", resume="newest", progress=False), given))

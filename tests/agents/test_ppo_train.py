@@ -1,17 +1,14 @@
 """Training as a user runs it: the run folder, SIGKILL and resume, wrong input."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ase.io import read
-from script_checks import same_runs
+from script_checks import killed, same_runs
 
 from megen_gym import runs
 from megen_gym.agents.ppo.build import load_policy
@@ -95,15 +92,7 @@ def test_resumed_in_two_parts_equals_the_whole(whole: runs.Run, tmp_path: Path) 
 
 
 def test_sigkill_loses_at_most_one_iteration(whole: runs.Run, tmp_path: Path) -> None:
-    process = subprocess.Popen(command(tmp_path, num_steps=100_000, save_rollouts="all"), cwd=ROOT)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if any(len(path.read_text().splitlines()) >= 3 for path in tmp_path.glob("*/metrics.csv")):
-            break
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    run = runs.newest(tmp_path)
+    run = killed(command(tmp_path, num_steps=100_000, save_rollouts="all"), tmp_path)
     seen = int(run.metrics()["iteration"][-1])
     assert seen >= 2
     saved = int(run.load_state()[1]["iteration"])
