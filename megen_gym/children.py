@@ -10,20 +10,19 @@ import json
 import os
 import queue
 import select
-import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from megen_gym.errors import InputError
+from megen_gym.processes import close, ending, kill, start
 
 T = TypeVar("T")
 
 START_LIMIT = 300.0
-"""Seconds for a child to import what it needs."""
+"""Seconds for a child to import what it needs; a machine-learned potential may have to load weights."""
 
 Message = dict[str, Any]
 
@@ -47,11 +46,7 @@ class Child:
         time_limit: float | None = None,
         heard: Callable[[Any], None] = lambda progress: None,
     ) -> None:
-        module, _, function = serve.partition(":")
-        self._code = (
-            f"import sys, json; sys.path[:] = json.loads(sys.argv[1]); from {module} import {function}; {function}()"
-        )
-        self.greeting, self.limit, self.heard = dict(greeting), time_limit, heard
+        self.serve, self.greeting, self.limit, self.heard = serve, dict(greeting), time_limit, heard
         self.process: subprocess.Popen[bytes] | None = None
         self.ended = self._late = False
         self._received = b""
@@ -74,11 +69,7 @@ class Child:
         return self._death() if answer is None else answer
 
     def _start(self) -> None:
-        command = [sys.executable, "-c", self._code, json.dumps(sys.path)]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
-            env={"OMP_NUM_THREADS": "1"} | dict(os.environ),
-        )  # fmt: skip
+        self.process = start(self.serve)
         self._received, self._late = b"", False
         if self.ended:
             self._kill()
@@ -122,19 +113,15 @@ class Child:
             with suppress(subprocess.TimeoutExpired):
                 code = self.process.wait(5.0)
         self._kill()
-        how = f"died ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})" if code is not None else late
+        how = late if code is None else f"died ({ending(code)})"
         if how is None:
             how = f"gave no answer within {self.limit} s" if self._late else "closed its output"
         return {"died": f"the process {'was interrupted' if self.ended else how}", "code": code}
 
     def _kill(self) -> None:
         if self.process is not None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            for stream in (self.process.stdin, self.process.stdout):
-                with suppress(OSError, AttributeError):
-                    stream.close()  # type: ignore[union-attr]
+            kill(self.process)
+            close(self.process)
             self.process = None
 
     def end(self) -> None:
@@ -142,9 +129,7 @@ class Child:
         self.ended = True
         process = self.process
         if process is not None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            kill(process)
 
 
 def shared(

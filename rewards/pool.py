@@ -5,24 +5,20 @@ from __future__ import annotations
 import json
 import os
 import queue
-import signal
-import subprocess
 import tempfile
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ase import Atoms
 
+from megen_gym.children import START_LIMIT
 from megen_gym.errors import InputError
-from megen_gym.rewards.worker import Settings, command, encode, greeting
-
-START_LIMIT = 300.0
-"""Seconds for a child to import and build its calculator (a machine-learned potential may have to load weights)."""
+from megen_gym.processes import close, ending, kill, start
+from megen_gym.rewards.worker import Settings, encode, greeting
 
 
 class Answer(NamedTuple):
@@ -51,13 +47,7 @@ class Child:
 
     def __init__(self, settings: Settings, answers: queue.SimpleQueue[Any], threads: int) -> None:
         self.directory = tempfile.TemporaryDirectory(prefix="megen-calculator-", ignore_cleanup_errors=True)
-        self.process = subprocess.Popen(
-            command(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-            env={"OMP_NUM_THREADS": str(threads)} | dict(os.environ),
-        )
+        self.process = start("megen_gym.rewards.worker:serve", threads)
         self.row: int | None = None
         self.ready = False
         self.deadline = time.monotonic() + START_LIMIT
@@ -82,19 +72,11 @@ class Child:
 
     def kill(self) -> str:
         """End it and all that it started; returns how it ended, in words."""
-        died = self.process.poll()
-        if hasattr(os, "killpg"):
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-        elif died is None:
-            self.process.kill()
-        code = self.process.wait()
+        code = kill(self.process)
         self._thread.join()
-        for stream in (self.process.stdin, self.process.stdout):
-            with suppress(OSError):
-                stream.close()  # type: ignore[union-attr]
+        close(self.process)
         self.directory.cleanup()
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return ending(code)
 
 
 def _kill_all(children: list[Child], owner: int) -> None:

@@ -7,10 +7,8 @@ a `multiprocessing` child, so a user's script needs no ``if __name__ == "__main_
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -189,13 +187,3 @@ def serve() -> None:
         else:
             told = {} if forces is None else {"forces": np.asarray(forces).tolist()}
             answer({"energy": energy, "evaluations": engine.evaluations - before, **told})
-
-
-BOOTSTRAP = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from megen_gym.rewards.worker import serve; serve()"
-)
-
-
-def command() -> list[str]:
-    """Command line of a child that sees the modules that this process sees."""
-    return [sys.executable, "-c", BOOTSTRAP, json.dumps(sys.path)]
