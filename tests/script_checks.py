@@ -60,7 +60,7 @@ def same_runs(first: Run, second: Run, clock: Collection[str] = ("seconds",)) ->
 
 
 def same_tensors(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> None:
-    """Names and values are equal to the bit."""
+    """Names and values are equal to the bit; what is unknown in one (NaN) is so in the other."""
     assert set(first) == set(second)
     for name, tensor in first.items():
-        assert torch.equal(tensor, second[name]), name
+        torch.testing.assert_close(tensor, second[name], rtol=0, atol=0, equal_nan=True, msg=name)
