@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import signal
 import sys
 import threading
@@ -44,5 +45,33 @@ def run(component: Callable[..., Any], arguments: Sequence[str] | None = None) -
     try:
         return auto_cli(component, as_positional=False, args=words, exit_on_error=False)
     except ArgumentError as error:
-        sentence = " ".join(str(error).split())
-        raise InputError(f"{sentence[:400]}; see --help for what is accepted") from None
+        raise InputError(f"{sentence(str(error))}; see --help for what is accepted") from None
+
+
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a text",
+    "NoneType": "null",
+    "dict": "JSON such as '{\"name\": 1}'",
+    "list": "a list such as '[1, 2]'",
+    "collections.abc.Sequence": "a list such as '[1, 2]'",
+}
+"""What a type is called in an answer."""
+
+
+def sentence(message: str) -> str:
+    r"""A message of the parser in the words of the library; what is not known stays as it is.
+
+    >>> sentence('Parser key "jobs": Expected a <class \'int\'>. Got value: 2.5')
+    'jobs is 2.5; give a whole number'
+    """
+    told = " ".join(message.split())
+    key = re.match(r'Parser key "([^"]+)": ', told)
+    value = re.search(r"(?:Got|Given) value: (.*)$", told)
+    kinds = re.findall(r"Expected an? (?:<class '([\w.]+)'>|typing\.Literal\[([^\]]*)\])", told)
+    if key is None or value is None or not kinds:
+        return told[:400]
+    words = [_KINDS.get(kind, kind) if kind else f"one of {literals}" for kind, literals in kinds]
+    return f"{key[1]} is {value[1]}; give {' or '.join(dict.fromkeys(words))}"

@@ -233,3 +233,18 @@ def test_plain_text() -> None:
     for _ in range(20):
         cells = [["w" * int(size) for size in rng.integers(0, 90, 3)] for _ in range(4)]
         assert max(map(len, columns(cells, 60))) <= 60
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--jobs", "2.5"], "jobs is 2.5; give a whole number"),
+        (["--relax", "maybe"], "relax is maybe; give true or false"),
+        (["--known_minimum", "low"], "known_minimum is low; give a number or null"),
+        (["--env_kwargs", '{"n":'], """env_kwargs is {"n":; give JSON such as '{"name": 1}' or null"""),
+    ],
+)
+def test_values_of_another_type_are_told_in_a_sentence(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert told in refused(capsys, "compare", *words)
