@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[2]
 Capture = pytest.CaptureFixture[str]
 SMALL = {
     "transformer_layers": 1, "num_heads": 2, "key_size": 8, "model_size": 24, "h0_size": 24, "Kx": 4, "Kl": 2,
-    "batchsize": 32, "epochs": 4, "progress": False, "device": "cpu", "cache": False, "holdout": 0.2,
+    "batchsize": 32, "epochs": 4, "progress": False, "device": "cpu", "holdout": 0.2,
     "dropout_rate": 0.0, "weight_decay": 0.01,
 }  # fmt: skip
 
@@ -74,7 +74,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> runs.Run:
     folder = tmp_path_factory.mktemp("runs")
-    return train(small(folder, data=str(data), conditions="gap,composition,n_atoms", epochs=50, lr=1e-2))
+    options = {"epochs": 20, "lr": 2e-2, "batchsize": 16, "save_freq": 10}
+    return train(small(folder, data=str(data), conditions="gap,composition,n_atoms", **options))
 
 
 def test_the_run_folder_is_complete_and_the_likelihood_grows(whole: runs.Run) -> None:
@@ -91,7 +92,7 @@ def test_the_run_folder_is_complete_and_the_likelihood_grows(whole: runs.Run) ->
     assert set(model.groups) == {225, 216, 221, 194}
     assert model.spread["gap"][0] > 0
     kept = settings_of(Settings, whole.settings["crystal_gpt"])
-    judged = load(kept.data, cache=False)
+    judged = load(kept.data)
     parts = model.log_prob(judged.crystals, None, 1e-3)
     assert torch.isfinite(parts.total).all()
 
@@ -138,8 +139,11 @@ def test_training_starts_from_another_run(whole: runs.Run, data: Path) -> None:
         (["--order=middle"], "order"),
     ],
 )
-def test_wrong_training_input_is_one_sentence(words: list[str], sentence: str, tmp_path: Path, capsys: Capture) -> None:
-    words = [f"--dir={tmp_path / 'runs'}", "--progress=false", "--cache=false", *words]
+def test_wrong_training_input_is_one_sentence(
+    data: Path, words: list[str], sentence: str, tmp_path: Path, capsys: Capture
+) -> None:
+    given = [] if words[0].startswith("--data") else [f"--data={data}"]
+    words = [f"--dir={tmp_path / 'runs'}", "--progress=false", *given, *words]
     assert sentence in refused(train, Settings, words, capsys)
     assert not (tmp_path / "runs").exists() or not any((tmp_path / "runs").iterdir())
 
@@ -255,7 +259,9 @@ def test_wrong_sampling_input_is_one_sentence(
     assert not list(tmp_path.iterdir())
 
 
-def test_evaluation_writes_value_beside_floor(whole: runs.Run, tmp_path: Path) -> None:
+def test_evaluation_writes_value_beside_floor(whole: runs.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("matminer", "smact"):  # take long to import, and are called in the tests of the analysis
+        monkeypatch.setitem(sys.modules, package, None)
     nats, report = evaluate(
         EvaluateSettings(run=str(whole.path), n=20, cap=2, output=tmp_path, progress=False, min_distance=0.0)
     )
@@ -284,7 +290,7 @@ def test_a_loaded_model_knows_the_new_data(whole: runs.Run, tmp_path: Path, caps
     assert (model.elements, set(model.groups), model.known.properties) == ([29], {225}, ("gap",))
     for name, value in (("Kx", "9"), ("n_max", "40"), ("conditions", "n_atoms"), ("order", "first")):
         words = [f"--load={whole.path}", f"--data={tmp_path / 'metals.extxyz'}", f"--{name}={value}"]
-        wanted = cli.run(Settings, [*words, f"--dir={tmp_path}", "--progress=false", "--cache=false"])
+        wanted = cli.run(Settings, [*words, f"--dir={tmp_path}", "--progress=false"])
         with pytest.raises(SystemExit):
             train(wanted, given=(name,))
         assert f"leave --{name} out" in capsys.readouterr().err
@@ -293,7 +299,7 @@ def test_a_loaded_model_knows_the_new_data(whole: runs.Run, tmp_path: Path, caps
 def test_a_run_that_was_loaded_goes_on_to_the_bit(
     whole: runs.Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {"epochs": 4, "dropout_rate": 0.3, "holdout": 0.2, "progress": False, "device": "cpu", "cache": False}
+    options = {"epochs": 4, "dropout_rate": 0.3, "holdout": 0.2, "progress": False, "device": "cpu"}
     wanted = Settings(dir=tmp_path, data=str(data), load=str(whole.path), **options)  # type: ignore[arg-type]
     first, epoch = train(wanted), Trainer.run_epoch
 
