@@ -188,6 +188,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "html"
 
 
+@pytest.mark.slow
 def test_the_site_is_whole(site: Path) -> None:
     assert (site / "index.html").is_file()
     for page in PAGES:
@@ -198,6 +199,7 @@ def test_the_site_is_whole(site: Path) -> None:
     assert "migrating" in found
 
 
+@pytest.mark.slow
 def test_the_site_asks_for_nothing_from_elsewhere(site: Path) -> None:
     loads = re.compile(r"<(?:script|img|iframe)[^>]*src=[\"'](?:https?:)?//|<link[^>]*href=[\"'](?:https?:)?//")
     styles = re.compile(r"(?:@import|url\()\s*[\"']?(?:https?:)?//")

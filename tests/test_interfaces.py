@@ -56,7 +56,7 @@ def test_interrupted_file_becomes_the_same(tmp_path):
 
 def test_killed_script_goes_on(tmp_path):
     script = ROOT / "examples" / "make_interface.py"
-    options = ["--n", "6", "--size", "[2,2,4]", "--steps", "30", "--progress", "false"]
+    options = ["--n", "4", "--size", "[2,2,4]", "--steps", "20", "--progress", "false"]
     path = tmp_path / "killed.extxyz"
     command = [sys.executable, str(script), *options, "--out", str(path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -71,10 +71,10 @@ def test_killed_script_goes_on(tmp_path):
     assert path.stat().st_size
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert "6 mixed interfaces Au8Cu8" in done.stdout
-    again = make_interfaces(tmp_path / "whole.extxyz", 6, 1, SMALL, steps=30, progress=False)
+    assert "4 mixed interfaces Au8Cu8" in done.stdout
+    again = make_interfaces(tmp_path / "whole.extxyz", 4, 1, SMALL, steps=20, progress=False)
     assert path.read_bytes() == (tmp_path / "whole.extxyz").read_bytes()
-    assert len(again) == 6
+    assert len(again) == 4
 
 
 def test_bundled_set_is_what_the_recipe_makes(tmp_path):

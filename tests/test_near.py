@@ -74,14 +74,15 @@ def test_chunks_and_equal_cells_do_not_matter(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_atoms_are_apart_where_a_neighbour_list_is_empty() -> None:
-    cells, rng = skewed(40, 4), np.random.default_rng(5)
-    fractions, mask = rng.random((40, 4, 3)), np.arange(4) < rng.integers(1, 5, 40)[:, None]
+    count = 12
+    cells, rng = skewed(count, 4), np.random.default_rng(5)
+    fractions, mask = rng.random((count, 4, 3)), np.arange(4) < rng.integers(1, 5, count)[:, None]
     own = np.where(mask, np.arange(4), -1)
     good = apart(cells, fractions, own, fractions, mask, 0.8)
-    for row in range(40):
+    for row in range(count):
         atoms = Atoms("H" * mask[row].sum(), scaled_positions=fractions[row, mask[row]], cell=cells[row], pbc=True)
         assert good[row] == (not len(neighbor_list("i", atoms, 0.8)))
-    assert 0 < good.sum() < 40
+    assert 0 < good.sum() < count
     assert apart(cells[:0], fractions[:0], own[:0], fractions[:0], mask[:0], 0.8).shape == (0,)
 
 

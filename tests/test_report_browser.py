@@ -189,6 +189,7 @@ def test_downloads_of_a_cluster(chromium: Any, pages: dict[str, Path], tmp_path:
     assert everything[1].info["policy"] == "<script>document.title='run'</script>"
 
 
+@pytest.mark.slow
 def test_downloads_of_crystals(chromium: Any, pages: dict[str, Path], tmp_path: Path) -> None:
     driver = opened(chromium, pages["crystals"])
     for index, wanted in enumerate(crystals()):
@@ -302,6 +303,7 @@ def test_dark_and_light_differ_and_are_readable(chromium: Any, pages: dict[str, 
     assert np.mean(found["light"][0]) > 200 > 60 > np.mean(found["dark"][0])
 
 
+@pytest.mark.slow
 def test_a_thousand_structures(chromium: Any, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     many = [Atoms("Ga18", rng.normal(0, 3, (18, 3)), info={"energy": float(rng.normal())}) for _ in range(1000)]
@@ -312,6 +314,7 @@ def test_a_thousand_structures(chromium: Any, tmp_path: Path) -> None:
     assert len(driver.find_elements("css selector", ".card")) == 24
 
 
+@pytest.mark.slow
 def test_without_webgl_the_page_says_so_and_goes_on(pages: dict[str, Path], tmp_path: Path) -> None:
     with browser("--disable-gpu", "--disable-software-rasterizer") as driver:
         opened(driver, pages["crystals"])

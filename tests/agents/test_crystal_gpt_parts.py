@@ -193,8 +193,11 @@ def test_cubic_lattices_integrate_to_one(counted: bool, atoms: int) -> None:
     assert np.trapezoid(density, edge) == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize("counted", [True, False])
-@pytest.mark.parametrize("ties", [True, False])
+@pytest.mark.parametrize(
+    ("counted", "ties"),
+    [(True, True), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((True, False), (False, True))),
+     (False, False)],
+)  # fmt: skip
 def test_tetragonal_lattices_integrate_to_one(counted: bool, ties: bool) -> None:
     cell, context, atoms = density_of(counted, 2, ties), torch.randn(1, 16), 6
     total = 0.0
@@ -231,8 +234,11 @@ def other_density(drawn: np.ndarray, free: np.ndarray, shift: float, narrow: flo
     return density
 
 
-@pytest.mark.parametrize("counted", [True, False])
-@pytest.mark.parametrize("ties", [True, False])
+@pytest.mark.parametrize(
+    ("counted", "ties"),
+    [(True, True), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((True, False), (False, True))),
+     (False, False)],
+)  # fmt: skip
 @pytest.mark.parametrize("family", FAMILIES)
 def test_lattices_are_drawn_from_their_density(family: str, counted: bool, ties: bool) -> None:
     """The mean of q / p over draws is one for every density q if p is what they are drawn from."""
@@ -526,7 +532,7 @@ def test_dependent_coordinates_do_not_count(number: int) -> None:
                 torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("order", ["first", "last"])
+@pytest.mark.parametrize("order", ["first", pytest.param("last", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("number", "letters"), [(1, "a"), (166, "ah"), (225, "e"), (99, "g"), (14, "ae")])
 def test_the_density_of_a_site_integrates_to_one(order: str, kind: Kind, number: int, letters: str) -> None:

@@ -206,6 +206,7 @@ def made_up(count: int) -> tuple[Compositions, FloatArray]:
     return compositions, counts @ np.array([0.0, 1.0, 2.0, 3.0]) / counts.sum(1) + 0.3 * rng.standard_normal(count)
 
 
+@pytest.mark.slow
 def test_one_standard_deviation_covers_two_thirds_of_what_was_kept_back() -> None:
     compositions, target = made_up(1000)
     fitted = tiny(members=3, epochs=5, batch_size=32).fit(compositions, target).model

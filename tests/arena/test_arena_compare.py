@@ -179,6 +179,7 @@ def test_a_trained_agent_competes(tmp_path: Path) -> None:
     from megen_gym.agents.ppo_train import train
 
     small = {"num_envs": 4, "num_steps": 40, "num_steps_per_iter": 20, "mini_batch_size": 20, "num_eval_episodes": 2}
+    small |= {"num_channels_hidden": 4, "network_width": 8, "num_interactions": 1, "maxl": 2}
     train(Settings(env="LJCluster-v0", n=5, dir=tmp_path, progress=False, **small))
     folder = compare(
         "LJCluster-v0", "6", "covariant@newest,regrow@newest", 60, "0", tmp_path / "out", dir=tmp_path, progress=False

@@ -119,10 +119,10 @@ def test_looking_at_energies_is_paid_for() -> None:
 
 def test_kept_atoms_stand_still() -> None:
     arguments = {
-        "template": "fcc", "prototype_kwargs": {"formula": "Cu"}, "supercell": [2, 2, 1], "keep": 6, "reward": "emt",
+        "template": "fcc", "prototype_kwargs": {"formula": "Cu"}, "supercell": [2, 1, 1], "keep": 6, "reward": "emt",
     }  # fmt: skip
     for name in ("random", "random_search", "basin_hopping", "scipy_basin_hopping"):
-        problem = Problem.make("CrystalSlots-v0", arguments, budget=250)
+        problem = Problem.make("CrystalSlots-v0", arguments, budget=50)
         assert problem.fixed == 6
         enter(make_policy(name, problem.env(1)), problem)
         kept = np.stack([found.positions[:6] for found in problem.found])

@@ -68,7 +68,11 @@ def test_vector_equals_gymnasiums_loop_over_singles(name: str, mode: AutoresetMo
     assert check_vector(ID, CASES[name] | {"reward": "contacts"}, mode, steps=30) > 2
 
 
-@pytest.mark.parametrize("name", ["positions", "species", "alloy", "both", "focal"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("positions", marks=pytest.mark.slow), "species", "alloy", "both",
+     pytest.param("focal", marks=pytest.mark.slow)],
+)  # fmt: skip
 def test_baselines_play_it(name: str) -> None:
     env = make_vec(ID, 3, **CASES[name])
     played = rollout(RandomValid(env.task, tries=64), env, 6, seed=0)
@@ -165,7 +169,7 @@ def test_action_masks_of_all_shells() -> None:
         gym.make(ID).unwrapped.action_masks()
 
 
-@pytest.mark.parametrize("name", ["species", "alloy"])
+@pytest.mark.parametrize("name", [pytest.param("species", marks=pytest.mark.slow), "alloy"])
 def test_maskable_ppo_trains_without_a_refusal(name: str) -> None:
     contrib = pytest.importorskip("sb3_contrib")
     env = SB3VecEnv.make(ID, 4, seed=0, reward_scale=0.1, **CASES[name])
@@ -196,7 +200,7 @@ def small_settings(task) -> dict:
     }
 
 
-@pytest.mark.parametrize("name", ["focal", "focal slab"])
+@pytest.mark.parametrize("name", [pytest.param("focal", marks=pytest.mark.slow), "focal slab"])
 def test_the_covariant_agent_trains_on_it(name: str) -> None:
     env = SB3VecEnv.make(ID, 8, seed=0, reward_scale=0.1, **CASES[name])
     options = small_settings(env.env.task)
@@ -207,6 +211,7 @@ def test_the_covariant_agent_trains_on_it(name: str) -> None:
     assert all(torch.isfinite(parameter).all() for parameter in model.policy.parameters())
 
 
+@pytest.mark.slow
 def test_stored_and_recomputed_densities_agree() -> None:
     env = SB3VecEnv.make(ID, 8, seed=0, **CASES["focal"])
     options = small_settings(env.env.task)
