@@ -129,16 +129,15 @@ def test_a_killed_run_goes_on_to_the_bit(tmp_path: Path, preset: str) -> None:
     same_tensors(first.load_state()[0], second.load_state()[0])
 
 
-def test_what_cannot_change_on_resuming_is_refused(whole: runs.Run, tmp_path: Path) -> None:
+def test_what_cannot_change_on_resuming_is_refused(whole: runs.Run, tmp_path: Path, capsys: Capture) -> None:
     wanted = Settings(dir=whole.path.parent, resume=whole.id, batch_size=4)
     with pytest.raises(SystemExit):
         train(wanted, given=("batch_size",))
     other = tmp_path / "other.extxyz"
     write(other, read(DATA, ":30"), format="extxyz")
-    done = call("train", dir=whole.path.parent, resume=whole.id, training_data=other, n_epochs=5)
-    assert done.returncode == 2
-    assert "does not hold the structures that run" in done.stderr
-    assert "Traceback" not in done.stderr
+    capsys.readouterr()
+    options = {"dir": whole.path.parent, "resume": whole.id, "training_data": other, "n_epochs": 5}
+    assert "does not hold the structures that run" in refused(train, Settings, capsys, **options)
 
 
 @pytest.mark.parametrize(
@@ -232,26 +231,26 @@ def test_weights_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("runs/*"))
 
 
-def test_other_elements_are_other_data(whole: runs.Run, tmp_path: Path) -> None:
+def test_other_elements_are_other_data(whole: runs.Run, tmp_path: Path, capsys: Capture) -> None:
     renamed = read(DATA, ":")
     for atoms in renamed:
         atoms.symbols[atoms.symbols == "Au"] = "Ag"
     write(tmp_path / "ag.extxyz", renamed, format="extxyz")
-    done = call("train", dir=whole.path.parent, resume=whole.id, training_data=tmp_path / "ag.extxyz", n_epochs=5)
-    assert done.returncode == 2
-    assert "does not hold the structures that run" in done.stderr
+    options = {"dir": whole.path.parent, "resume": whole.id, "training_data": tmp_path / "ag.extxyz", "n_epochs": 5}
+    assert "does not hold the structures that run" in refused(train, Settings, capsys, **options)
 
 
-def test_weights_of_another_run_can_be_started_from(whole: runs.Run, tmp_path: Path) -> None:
+def test_weights_of_another_run_can_be_started_from(whole: runs.Run, tmp_path: Path, capsys: Capture) -> None:
     run = train(small(tmp_path, n_epochs=1, g_lr=0.0, load_generator=str(whole.path), ema=0.0))
     before = load_gan(whole.path)[0].average.state_dict()
     after = load_gan(run.path)[0].generator.state_dict()
     for name, tensor in before.items():
         if name not in ("mean", "scale"):
             assert torch.equal(tensor, after[name]), name
-    done = call("train", **(SMALL | {"dir": tmp_path, "preset": "published", "load_generator": whole.path}))
-    assert done.returncode == 2
-    assert "do not fit the generator network of --preset published" in done.stderr
+    capsys.readouterr()
+    other = SMALL | {"dir": tmp_path, "preset": "published", "load_generator": whole.path}
+    told = refused(train, Settings, capsys, **other)
+    assert "do not fit the generator network of --preset published" in told
 
 
 def test_a_published_state_dict_is_read_by_the_order_of_its_layers(tmp_path: Path) -> None:

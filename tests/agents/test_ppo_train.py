@@ -162,15 +162,21 @@ def test_wrong_input_is_one_sentence(
     assert not list(tmp_path.iterdir()), "nothing is written"
 
 
-def test_unknown_policy_and_corrupt_files_from_the_command_line(tmp_path: Path) -> None:
+def test_an_unknown_policy_on_the_command_line(tmp_path: Path) -> None:
     wrong = call(tmp_path, policy="covarient")
     assert wrong.returncode == 2
     assert wrong.stderr.strip().count("\n") == 0
     assert "did you mean 'covariant'" in wrong.stderr
-    empty = tmp_path / "empty.xyz"
-    empty.touch()
-    assert call(tmp_path, start=empty).returncode == 2
     assert not list(tmp_path.glob("*/config.json"))
+
+
+def test_an_empty_file_to_start_from_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty.xyz").touch()
+    with pytest.raises(SystemExit) as stop:
+        train(small(tmp_path / "runs", start=str(tmp_path / "empty.xyz"), num_steps=64))
+    assert stop.value.code == 2
+    assert "empty.xyz" in capsys.readouterr().err
+    assert not list(tmp_path.glob("runs/*"))
 
 
 def test_a_single_initial_structure_serves_training_and_evaluation(tmp_path: Path) -> None:
