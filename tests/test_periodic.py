@@ -137,7 +137,7 @@ def test_torch_equals_numpy(dtype: torch.dtype, pbc: tuple[bool, ...]) -> None:
     np.testing.assert_allclose(lengths[0], lengths[1], atol=tolerance)
 
 
-@pytest.mark.parametrize("pbc", PBC)
+@pytest.mark.parametrize("pbc", [PBC[0], *(pytest.param(pbc, marks=pytest.mark.slow) for pbc in PBC[1:-1]), PBC[-1]])
 def test_gradients(pbc: tuple[bool, ...]) -> None:
     lattice = Lattice(skewed(8), pbc)
     positions = torch.tensor(np.random.default_rng(7).uniform(size=(2, 5, 3)) * 8, requires_grad=True)

@@ -484,7 +484,7 @@ def refused(given: list[str], capsys: Capture, script: Any = representation) -> 
     return refusal(lambda: script(cli.run(Settings, given), names), capsys)
 
 
-@pytest.mark.parametrize("script", [representation, transfer])
+@pytest.mark.parametrize("script", [pytest.param(representation, marks=pytest.mark.slow), transfer])
 def test_a_script_leaves_a_run_folder_and_goes_on(
     script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:

@@ -447,7 +447,7 @@ def test_a_run_goes_on_to_the_bit_with_more_epochs(data: Path, tmp_path: Path) -
     same_runs(first, second)
 
 
-@pytest.mark.parametrize("embedder", ["PolySRL", "GraphCL"])
+@pytest.mark.parametrize("embedder", ["PolySRL", pytest.param("GraphCL", marks=pytest.mark.slow)])
 def test_a_run_that_loses_its_last_epochs_goes_on_to_the_bit(
     embedder: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

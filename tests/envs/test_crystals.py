@@ -62,7 +62,9 @@ def test_spec_survives_json_and_seeds_repeat(name: str) -> None:
     check_spec(ID, CASES[name])
 
 
-@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+@pytest.mark.parametrize(
+    "mode", [AutoresetMode.SAME_STEP, pytest.param(AutoresetMode.NEXT_STEP, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", CASES)
 def test_vector_equals_gymnasiums_loop_over_singles(name: str, mode: AutoresetMode) -> None:
     assert check_vector(ID, CASES[name] | {"reward": "contacts"}, mode, steps=30) > 2

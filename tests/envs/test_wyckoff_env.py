@@ -39,13 +39,19 @@ def test_spec_survives_json_and_seeds_repeat(name: str) -> None:
     check_spec(ID, CASES[name])
 
 
-@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+@pytest.mark.parametrize(
+    "mode", [AutoresetMode.SAME_STEP, pytest.param(AutoresetMode.NEXT_STEP, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", CASES)
 def test_vector_equals_gymnasiums_loop_over_singles(name: str, mode: AutoresetMode) -> None:
     assert check_vector(ID, CASES[name] | {"reward": "contacts"}, mode, tolerance=1e-12) > 2
 
 
-@pytest.mark.parametrize("name", ["perovskite", "lattice last", "P1", "drawn"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("perovskite", marks=pytest.mark.slow), pytest.param("lattice last", marks=pytest.mark.slow), "P1",
+     "drawn"],
+)  # fmt: skip
 def test_baselines_play_it(name: str) -> None:
     env = make_vec(ID, 4, **CASES[name] | {"reward": "contacts"})
     played = rollout(RandomValid(env.task, tries=64), env, 40, seed=0)

@@ -65,7 +65,11 @@ def possible_groups(composition: str, max_atoms: int, n_max: int) -> list[int]:
 
 
 @pytest.mark.parametrize("lattice", ["first", "last"])
-@pytest.mark.parametrize(("units", "n_max"), [("113", 12), ("120", 7), ("235", 20), ("100", 3)])
+@pytest.mark.parametrize(
+    ("units", "n_max"),
+    [pytest.param("113", 12, marks=pytest.mark.slow), ("120", 7), pytest.param("235", 20, marks=pytest.mark.slow),
+     ("100", 3)],
+)  # fmt: skip
 def test_every_sequence_inside_the_masks_ends_with_the_exact_composition(lattice: str, units: str, n_max: int) -> None:
     groups = possible_groups(units, 40, n_max)
     assert len(groups) > 100
@@ -143,7 +147,7 @@ def test_masks_agree_with_a_search_of_all_lists(number: int, counts: tuple[int, 
     assert len(seen) > 5
 
 
-@pytest.mark.parametrize("lattice", ["first", "last"])
+@pytest.mark.parametrize("lattice", ["first", pytest.param("last", marks=pytest.mark.slow)])
 def test_all_230_groups_give_crystals_with_their_symmetry(lattice: str) -> None:
     numbers = list(range(1, 231))
     task = task_of(
