@@ -245,7 +245,7 @@ def test_the_learning_rate_of_a_run_follows_the_plateau_or_the_time(data: Path, 
     lr = train(small(tmp_path, lr_schedule="plateau", lr_decay_factor=0.1, **options | {"lr": 1.0})).metrics()["lr"]
     assert lr.max() > 0.05
     assert lr[-1] < 0.2 * lr.max()
-    lr = train(small(tmp_path, lr_schedule="cosine", **options | {"max_epochs": 20})).metrics()["lr"]
+    lr = train(small(tmp_path, lr_schedule="cosine", **options | {"max_epochs": 60})).metrics()["lr"]
     assert lr[-1] == pytest.approx(1e-4, rel=0.1)
     start = time.monotonic()
     run = train(small(tmp_path, max_time=0.3, data=str(data), max_epochs=10**6, patience=None))
