@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.formula import Formula
 from ase.io import write
 
+from megen_gym.agents.polysrl import polymorphs
 from megen_gym.agents.polysrl.uncertainty import Settings, report
 from megen_gym.agents.polysrl.uncertainty_measures import LEVELS, auroc, calibration, ranks
 from megen_gym.cli import run
@@ -58,6 +60,19 @@ def test_the_area_under_roc_counts_pairs_of_one_type() -> None:
     assert np.isnan(auroc(score[:2], positive[:2], ["A", "B"]))
 
 
+def test_the_bundled_encoder_judges_other_crystals(tmp_path: Path) -> None:
+    found = polymorphs.bundled()
+    write(tmp_path / "some.extxyz", found.to_atoms(np.flatnonzero(found.composition < 40).tolist()), format="extxyz")
+    made = report(Settings(model="bundle", data=str(tmp_path / "some.extxyz"), dir=tmp_path, progress=False))
+    rows = list(csv.DictReader((made.path / "uncertainty.csv").read_text().splitlines()))
+    told = {Formula(row["formula"]).format("hill") for row in rows}
+    assert told == {Formula(formula).format("hill") for formula in found.formulas[:40]}
+    assert np.isfinite([float(row["embedding"]) for row in rows]).all()
+    assert sum(int(row["structures"]) for row in rows) == (found.composition < 40).sum()
+    assert {"config.json", "ranks.csv", "uncertainty.png"} < {path.name for path in made.path.iterdir()}
+
+
+@pytest.mark.slow
 def test_the_bundled_encoder_is_judged_and_everything_is_written(tmp_path: Path) -> None:
     made = report(Settings(model="bundle", dir=tmp_path, progress=False))
     rows = list(csv.DictReader((made.path / "uncertainty.csv").read_text().splitlines()))
