@@ -82,13 +82,15 @@ def gschnet(
     spacing: float | None = None,
 ) -> Any:
     """G-SchNet's molecules; on a grid of places with another `spacing` (Å), if it is given."""
+    from megen_gym.agents.gschnet.model import load_model
     from megen_gym.agents.gschnet.policy import GSchNetPolicy
     from megen_gym.agents.gschnet.sampling import Drawing
 
     if spacing is not None and not 0.01 <= spacing <= 0.5:
         raise InputError(f"spacing is {spacing}; give 0.01 to 0.5 Å")
-    drawing = None if spacing is None else Drawing(spacing)
-    return GSchNetPolicy(run, env, dir, condition=condition, drawing=drawing, seed=seed)
+    model, _ = load_model(run, dir)
+    drawing = None if spacing is None else Drawing(spacing, model.grid_distance_min)
+    return GSchNetPolicy(model, env, condition=condition, drawing=drawing, seed=seed)
 
 
 def _count(name: str, value: Any) -> int:

@@ -93,7 +93,7 @@ def register(name: str, make: Callable[..., Any]) -> None:
     """Make a policy of your own known by name in this process; elsewhere, use ``"module:function"`` as the name.
 
     Args:
-        name: Without ``.``, ``:``, ``@`` and commas.
+        name: Without ``.``, ``:``, ``@``, ``=`` and commas.
         make: Called with the vector environment, `seed` and options; returns a policy, or a search.
 
     Raises:
@@ -101,8 +101,8 @@ def register(name: str, make: Callable[..., Any]) -> None:
     """
     if name in KINDS:
         raise InputError(f"policy {name!r} is built in; register yours under another name")
-    if not name or set(name) & set(".:@, "):
-        raise InputError(f"policy name {name!r} cannot be registered; give one without dots, colons, @ and commas")
+    if not name or set(name) & set(".:@=, "):
+        raise InputError(f"policy name {name!r} cannot be registered; give one without dots, colons, @, = and commas")
     _users[name] = make
 
 

@@ -43,7 +43,7 @@ INTRO = {
     "[one of yours](extending.md). Names in brackets are those of `python -m megen_gym policies` and of the arena; "
     "searches, such as basin hopping, compete there too.",
     "examples": "Scripts in `examples/`, short enough to be read and changed; `--help` tells the arguments where there "
-    "are any. What they bring is [measured](benchmarks.md).",
+    "are any. What three of them bring is [measured](benchmarks.md#combinations).",
     "analysis": "Structures of one cell and one composition beside a reference, with bootstrap intervals and what the "
     "data reach: `python -m megen_gym analyse gen.extxyz --reference train.extxyz --out judged`. In Python:",
 }

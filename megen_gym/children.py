@@ -59,7 +59,9 @@ class Child:
         """
         if self.ended:
             return self._death()
-        if self.process is None or self.process.poll() is not None:
+        if self.process is not None and self.process.poll() is not None:
+            self._kill()
+        if self.process is None:
             self._start()
         self._send(question)
         answer = self._receive(self.limit)
@@ -124,6 +126,10 @@ class Child:
             close(self.process)
             self.process = None
 
+    def bury(self) -> None:
+        """Close what is left of it, when nobody waits for its answer any more."""
+        self._kill()
+
     def end(self) -> None:
         """Stop it, and whatever it is doing."""
         self.ended = True
@@ -139,7 +145,7 @@ def shared(
 
     Args:
         pieces: Of work.
-        children: Who does them; each takes the next one when it is done.
+        children: Who does them, one at least; each takes the next one when it is done.
         question: What a child is asked for a piece.
 
     Yields:
@@ -148,6 +154,7 @@ def shared(
     Raises:
         InputError: what a child that cannot be used says.
     """
+    assert children, "work for nobody"
     waiting: queue.SimpleQueue[T] = queue.SimpleQueue()
     answers: queue.SimpleQueue[tuple[T, Message] | BaseException] = queue.SimpleQueue()
     for piece in pieces:
@@ -175,3 +182,8 @@ def shared(
     finally:
         for child in children:
             child.end()
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+        for child in children:
+            child.bury()

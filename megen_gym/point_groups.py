@@ -58,8 +58,8 @@ def point_group(name: str) -> FloatArray:
     """The operations of a point group, the identity first.
 
     Args:
-        name: In Schoenflies' notation: C3, C3v, C3h, S4, D3, D3h, D3d (any order up to 12), Cs, Ci, T, Td, Th, O, Oh,
-            I, Ih. The main axis is z; the twofold axes of cubic and icosahedral groups are x, y and z.
+        name: In Schoenflies' notation: C3, C3v, C3h, S4, D3, D3h, D3d (orders up to 12, of S even ones), Cs, Ci, T, Td,
+            Th, O, Oh, I, Ih. The main axis is z; the twofold axes of cubic and icosahedral groups are x, y and z.
 
     Returns:
         (G, 3, 3) orthogonal matrices, read-only.
@@ -78,7 +78,9 @@ def point_group(name: str) -> FloatArray:
     ):
         generators = _AXIAL[found[1] + found[3]](int(found[2]))
     else:
-        raise InputError(f"no point group {name!r}; give one such as C3, C3v, C3h, S4, D3, D3h, D3d, Td, Oh or Ih")
+        raise InputError(
+            f"no point group {name!r}; give one such as C3, C3v, C3h, S4 (S of even orders), D3, D3h, D3d, Td, Oh or Ih"
+        )
     operations = _closed(np.array(generators))
     operations.setflags(write=False)
     return operations

@@ -19,7 +19,7 @@ if __name__ == "__main__":
 
 from megen_gym import runs
 from megen_gym.agents.crystal_gpt.regress_settings import RESUMABLE, Settings, checked, shape_of
-from megen_gym.agents.nn.resuming import again, given_on_command_line, reopened
+from megen_gym.agents.nn.resuming import again, checkpoint_of, given_on_command_line, reopened
 from megen_gym.cli import console_log
 from megen_gym.errors import InputError, nearest, user_errors
 
@@ -50,7 +50,7 @@ def regress(settings: Settings, given: Collection[str] | None = None) -> runs.Ru
 
     log = console_log()
     run, settings = reopened(KIND, checked(settings), Settings(), given, RESUMABLE)
-    tensors, meta = ({}, {}) if run is None else run.load_state()
+    tensors, meta = checkpoint_of(run)
     torch.set_num_threads(settings.threads)
     device = device_of(settings.device)
     train, valid, n_max = prepare(settings, log)

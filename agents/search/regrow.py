@@ -67,7 +67,7 @@ class Regrow:
         patience: Moves without a new best, at most, before the search starts again.
         penalty: kT by which a visit raises a minimum; 0 for plain basin hopping.
         symmetric: Share of the evaluations that is spent from symmetric structures on; by default a half for clusters
-            of one element, none for others.
+            of one element without a scaffold, none for others.
 
     Raises:
         InputError: for an environment without clusters or without an energy, or numbers out of range.
@@ -103,7 +103,9 @@ class Regrow:
             if value is not None and not 0 <= value <= 1:
                 raise InputError(f"{name} is {value}; give a share from 0 to 1")
         if symmetric is None:
-            symmetric = 0.5 if len(env.task.symbols) == 2 else 0.0
+            symmetric = 0.5 if len(env.task.symbols) == 2 and env.task.scaffold is None else 0.0
+        if strange := sorted({"seed", "dir"} & set(policy_kwargs or {})):
+            raise InputError(f"policy_kwargs holds {', '.join(strange)}, which regrow gives itself; leave that out")
         self.most, self.temperature, self.patience, self.penalty = most, temperature, patience, penalty
         self.symmetric = symmetric
         name = policy if run is None else f"covariant@{run}"

@@ -87,7 +87,7 @@ def thrown_symmetric(
     extent = _extent(radii, packing)
     order = np.argsort(like.species[0], kind="stable")
     for _ in range(tries):
-        points = _filled(point_group(str(rng.choice(GROUPS))), radii[order], extent, rng)
+        points = _filled(point_group(str(rng.choice(GROUPS))), like.species[0, order], radii[order], extent, rng)
         if points is not None:
             points = points + rng.normal(scale=SHAKE, size=points.shape)
             return StructureBatch.trusted(points[None], like.species[:, order], like.symbols)
@@ -105,11 +105,14 @@ def _in_sphere(rng: np.random.Generator, count: int, extent: float) -> FloatArra
     return points
 
 
-def _filled(group: FloatArray, radii: FloatArray, extent: float, rng: np.random.Generator) -> FloatArray | None:
-    """(N, 3) Å, orbits of as many atoms as there are of each radius, in their order; None where they do not fit."""
+def _filled(
+    group: FloatArray, species: IntArray, radii: FloatArray, extent: float, rng: np.random.Generator
+) -> FloatArray | None:
+    """(N, 3) Å, orbits of as many atoms as there are of each of the (N,) sorted species; None where they do not fit."""
     points = np.zeros((0, 3))
-    for radius in dict.fromkeys(radii):
-        wanted = len(points) + int((radii == radius).sum())
+    for kind in np.unique(species):
+        radius = radii[species == kind][0]
+        wanted = len(points) + int((species == kind).sum())
         for _ in range(ROUNDS):
             images, distinct = _orbits(_in_sphere(rng, DRAWN, extent), group, radius)
             for row in np.flatnonzero(distinct.any(1)):

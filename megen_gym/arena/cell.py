@@ -30,7 +30,7 @@ def labelled(policy: str) -> tuple[str, str]:
     >>> labelled("warm=regrow@newest"), labelled("greedy")
     (('warm', 'regrow@newest'), ('greedy', 'greedy'))
     """
-    found = re.match(r"([\w.-]+)=(.+)", policy)
+    found = re.match(r"([\w.-]+)\s*=\s*(.+)", policy)
     return (found[1], found[2]) if found else (policy, policy)
 
 

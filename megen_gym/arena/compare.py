@@ -98,13 +98,13 @@ def compare(
     if strange := sorted(set(options) - {label for label, _ in labels.values()}):
         raise InputError(f"policy_kwargs names {', '.join(strange)}, which is not among the policies {policies}")
     tasks = _tasks(env, n, rewards, env_kwargs or {}, reward_kwargs)
-    trained = {name: _trained(spec, dir) for name, (_, spec) in labels.items()}
+    entrants = {name: _entrant(spec, options.get(label, {}), dir) for name, (label, spec) in labels.items()}
     if known_minimum is not None and len(tasks) > 1:
         raise InputError(f"known_minimum {known_minimum} was given for {len(tasks)} tasks; compare them one by one")
     cells = [
         Cell(
-            one, arguments, policy, seed, budget, options.get(labels[policy][0], {}), relax, fmax, known_minimum,
-            tolerance, *trained[policy],
+            one, arguments, policy, seed, budget, entrants[policy][0], relax, fmax, known_minimum, tolerance,
+            *entrants[policy][1:],
         )
         for seed in _numbers(seeds, "seeds")
         for one, arguments in tasks
@@ -185,6 +185,17 @@ def _trained(policy: str, dir: Path) -> tuple[str, str]:
     if path is None or not (path / runs.WEIGHTS).is_file():
         return "" if path is None else str(path), ""
     return str(path), hashlib.sha256((path / runs.WEIGHTS).read_bytes()).hexdigest()[:16]
+
+
+def _entrant(spec: str, options: dict[str, Any], dir: Path) -> tuple[dict[str, Any], str, str]:
+    """Options of a policy, the folder of its run, and a digest of all weights: those of a policy within its options
+    (regrow's) are among them."""
+    run, weights = _trained(spec, dir)
+    inner = options.get("policy")
+    if isinstance(inner, str) and "@" in inner:
+        folder, more = _trained(inner, dir)
+        options, weights = options | {"policy": f"{inner.partition('@')[0]}@{folder}"}, weights + more
+    return options, run, weights
 
 
 def _check(cells: Sequence[Cell]) -> None:

@@ -101,8 +101,7 @@ def _minima(one: Played, grid: FloatArray) -> FloatArray:
     rows = np.flatnonzero(one.low & (finds.minimum | (not one.outcome.relaxed)))
     rows = np.sort(rows[np.argsort(comparable(finds, one.per_atom)[rows], kind="stable")][:MOST])
     batch = finds.batch(one.outcome.symbols, one.outcome.pbc)[rows]
-    value = comparable(finds, one.per_atom)[rows]
-    new = rows[distinct_minima(batch, value) if one.outcome.relaxed else distinct(batch)]
+    new = rows[distinct_minima(batch, finds.value[rows]) if one.outcome.relaxed else distinct(batch)]
     count = _steps(grid, finds.evaluations[new].astype(float), np.arange(1, len(new) + 1, dtype=float))
     return np.nan_to_num(count)
 

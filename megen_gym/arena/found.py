@@ -84,13 +84,17 @@ class Finds:
 
 def valid_structures(task: Task[Any], batch: StructureBatch) -> BoolArray:
     """(B,) whether structures are sensible, however they were made: clusters are one piece under the task's windows
-    (see :func:`~megen_gym.analysis.validity.valid_clusters`), and no two atoms of crystals are nearer than the task's
-    guard allows.
+    (see :func:`~megen_gym.analysis.validity.valid_clusters`) and inside its scaffold, and no two atoms of crystals are
+    nearer than the task's guard allows.
     """
     if not len(batch):
         return np.zeros(0, dtype=bool)
     if isinstance(task, ClusterTask):
-        return valid_clusters(batch, task.rules if task.rules.windows else None)
+        sound = valid_clusters(batch, task.rules if task.rules.windows else None)
+        if task.scaffold is None:
+            return sound
+        inside = task.inside(batch.positions.reshape(-1, 3)).reshape(batch.mask.shape)
+        return np.asarray(sound & (inside | ~batch.mask).all(1))
     low = task.rules.min_distance if isinstance(task, SlotsTask) else float(getattr(task, "min_distance", 0.5))
     valid: BoolArray = batch.n_atoms > 0
     if low <= 0 or batch.cell is None:

@@ -18,8 +18,8 @@ MOST = 2000
 SOFT = 0.2
 """Å; sorted distances of one minimum, relaxed more than once, differ by no more."""
 
-ALIKE = 5e-4
-"""Of a value; neighbours in the order of values that differ by no more are as good as equal."""
+ALIKE = 0.0075
+"""Of the energy per atom; energies of one minimum, relaxed more than once, differ by no more."""
 
 WINDOW = 0.1
 """Of the size of the best value: how far above it a minimum may lie to count as low, where no window is given."""
@@ -85,7 +85,7 @@ def row_of(
     candidates = np.flatnonzero(good & (value <= low) & (finds.minimum | (not outcome.relaxed)))
     candidates = candidates[np.argsort(value[candidates], kind="stable")][:MOST]
     low_ones = batch[candidates]
-    minima = distinct_minima(low_ones, value[candidates]) if outcome.relaxed else distinct(low_ones)
+    minima = distinct_minima(low_ones, finds.value[candidates]) if outcome.relaxed else distinct(low_ones)
     best = float(value[good].min()) if good.any() else np.nan
     return Row(
         cell.task,
@@ -115,23 +115,31 @@ def distinct(batch: StructureBatch) -> IntArray:
     return unique(batch, "soap" if any(batch.pbc) else "distances")[0]
 
 
-def distinct_minima(batch: StructureBatch, value: FloatArray) -> IntArray:
+def distinct_minima(batch: StructureBatch, energy: FloatArray) -> IntArray:
     """Rows that represent different minima, the first of each, ascending.
 
     A relaxation ends when the forces are small, on a soft energy surface some way from the minimum: clusters whose
-    sorted distances differ by up to :data:`SOFT` are one minimum if their values are as good as equal.
+    sorted distances differ from those of the lowest by up to :data:`SOFT` are one minimum if their energies are as good
+    as equal. Who belongs together does not depend on the order.
 
     Args:
         batch: Relaxed structures.
-        value: Their energies, or whatever they were judged by.
+        energy: (B,) eV of each.
     """
     if not len(batch) or any(batch.pbc):
         return distinct(batch)
-    group = unique(batch, "distances", SOFT)[1]
-    order = np.lexsort((value, group))
-    step = np.diff(value[order], prepend=np.nan)
-    begins = (np.diff(group[order], prepend=-1) != 0) | ~(step <= ALIKE * np.abs(value[order]))
-    return np.sort(np.minimum.reduceat(order, np.flatnonzero(begins)))
+    order = np.argsort(energy, kind="stable")
+    group = unique(batch[order], "distances", SOFT)[1]
+    close = ALIKE * np.abs(energy) / batch.n_atoms
+    first = []
+    for members in (order[group == one] for one in range(group.max() + 1)):
+        begin = 0
+        while begin < len(members):
+            lowest = members[begin]
+            end = begin + int(np.searchsorted(energy[members[begin:]], energy[lowest] + close[lowest], side="right"))
+            first.append(members[begin:end].min())
+            begin = end
+    return np.sort(np.array(first, dtype=np.int64))
 
 
 def _novel(own: StructureBatch, reference: StructureBatch) -> float:

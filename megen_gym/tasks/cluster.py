@@ -184,7 +184,7 @@ class ClusterTask:
         distances[state.species == 0] = np.inf
         running = ~self.terminal(state)
         stopped = running & (choice.element == 0)
-        placed = running & ~stopped & self.rules.allowed(distances, count) & self._inside(point)
+        placed = running & ~stopped & self.rules.allowed(distances, count) & self.inside(point)
         valid = placed & self.rules.valid(distances, count)
 
         r = np.flatnonzero(placed)
@@ -232,7 +232,8 @@ class ClusterTask:
         mask[:, 0] = self.stop & (state.n_atoms > 0)
         return mask
 
-    def _inside(self, point: FloatArray) -> BoolArray:
+    def inside(self, point: FloatArray) -> BoolArray:
+        """(K,) whether points (K, 3) (Å) lie within the scaffold; all of them where there is none."""
         if self.scaffold is None:
             return np.ones(len(point), dtype=bool)
         return np.asarray(np.all(point @ self.scaffold[:, :3].T + self.scaffold[:, 3] <= 1e-9, axis=1))

@@ -10,7 +10,7 @@ import pytest
 from megen_gym.agents.registry import make_policy
 from megen_gym.agents.search import regrow
 from megen_gym.agents.search.regrow import Regrow
-from megen_gym.arena.found import valid_structures
+from megen_gym.arena.found import Finds, valid_structures
 from megen_gym.arena.meter import Spent
 from megen_gym.arena.playing import enter
 from megen_gym.arena.problem import Problem
@@ -71,6 +71,7 @@ def test_small_clusters_do_no_harm(count: int) -> None:
         {"policy": "basin_hopping"},
         {"policy": "nobody"},
         {"policy_kwargs": {"k": 3}},
+        {"policy_kwargs": {"seed": 3}},
         {"share": 1.5},
         {"symmetric": -0.1},
         {"symmetric": float("nan")},
@@ -99,19 +100,24 @@ def test_policies_share_the_moves() -> None:
     assert 0 < calls["policy"] < calls["other"]
 
 
-@pytest.mark.parametrize(("share", "starts"), [(0.0, 0), (1.0, 1)])
-def test_a_share_starts_from_symmetric_structures(share: float, starts: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    thrown, drawn = 0, regrow.thrown_symmetric
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 1.0])
+def test_a_share_of_the_evaluations_starts_from_symmetric_structures(share: float) -> None:
+    problem = Problem.make("LJCluster-v0", {"n": 8}, budget=2500, seed=0)
+    search = Regrow(problem.env(1), symmetric=share, patience=4)
+    hop, spent = search._hop, {True: 0, False: 0}
 
-    def counted(*words: Any) -> Any:
-        nonlocal thrown
-        thrown += 1
-        return drawn(*words)
+    def counted(problem: Problem, structure: Any, energy: float, rng: Any, patience: int, visits: Any) -> None:
+        before = problem.meter.used
+        try:
+            hop(problem, structure, energy, rng, patience, visits)
+        finally:
+            spent[patience == regrow.SHORT] += problem.meter.used - before
 
-    monkeypatch.setattr(regrow, "thrown_symmetric", counted)
-    problem = searched("LJCluster-v0", {"n": 8}, 150, symmetric=share)
-    assert min(thrown, 1) == starts
-    assert problem.meter.used == 150
+    search._hop = counted
+    with pytest.raises(Spent):
+        search.search(problem)
+    assert spent[True] / sum(spent.values()) == pytest.approx(share, abs=0.15)
+    assert (spent[True] > 0) == (share > 0)
 
 
 def test_valid_structures_are_not_left_for_others() -> None:
@@ -137,6 +143,19 @@ def test_valid_structures_are_not_left_for_others() -> None:
     for begin, end in zip(starts, [*starts[1:], len(left)], strict=True):
         run = left[begin:end]
         assert run == sorted(run)
+
+
+def test_a_scaffold_is_kept_to() -> None:
+    slab = [[x, y, z] for x in (-9, 9) for y in (-9, 9) for z in (-1.5, 1.5)]
+    problem = Problem.make("GaCluster-v0", {"n": 5, "scaffold": slab}, budget=40, seed=0)
+    enter(make_policy("regrow", problem.env(1), seed=0), problem)
+    enter_again = Problem.make("GaCluster-v0", {"n": 5, "scaffold": slab}, budget=40, seed=0)
+    enter(make_policy("symmetric_search", enter_again.env(1), seed=0), enter_again)
+    for one in (problem, enter_again):
+        finds = Finds.of(one)
+        inside = (np.abs(finds.positions[..., 2]) <= 1.5 + 1e-6).all(1)
+        assert not (finds.valid & ~inside).any()
+        assert len(finds)
 
 
 def test_an_incomplete_first_structure_is_not_searched_on() -> None:

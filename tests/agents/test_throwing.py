@@ -28,7 +28,7 @@ def asymmetry(positions: np.ndarray, group: np.ndarray) -> float:
     return float(np.linalg.norm(images[:, :, None] - positions, axis=3).min(2).max())
 
 
-@pytest.mark.parametrize("counts", [{"Ga": 18}, {"Ar": 38}, {"Au": 13}, {"Cu": 6, "Au": 8}])
+@pytest.mark.parametrize("counts", [{"Ga": 18}, {"Ar": 38}, {"Au": 13}, {"Cu": 6, "Au": 8}, {"Cu": 6, "O": 6, "Fe": 6}])
 def test_atoms_stand_in_orbits_of_a_group_and_apart(counts: dict[str, int]) -> None:
     like, rng, symmetric = atoms(counts), np.random.default_rng(0), 0
     radii = throwing.radii_of(like)
@@ -42,10 +42,12 @@ def test_atoms_stand_in_orbits_of_a_group_and_apart(counts: dict[str, int]) -> N
     assert symmetric == 20
 
 
-def test_elements_stand_in_orbits_of_their_own() -> None:
+@pytest.mark.parametrize("counts", [{"Cu": 6, "Au": 8}, {"Cu": 6, "Fe": 6}])
+def test_elements_stand_in_orbits_of_their_own(counts: dict[str, int]) -> None:
+    """Copper and iron have the same covalent radius."""
     rng = np.random.default_rng(1)
     for _ in range(10):
-        drawn = thrown_symmetric(atoms({"Cu": 6, "Au": 8}), rng)
+        drawn = thrown_symmetric(atoms(counts), rng)
         groups = [
             name for name in GROUPS
             if all(asymmetry(drawn.positions[0, drawn.species[0] == kind], point_group(name)) < 0.06 for kind in (1, 2))

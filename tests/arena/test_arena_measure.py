@@ -45,7 +45,15 @@ def test_another_shape_is_another_minimum(base: FloatArray) -> None:
 def test_the_first_of_each_stands_for_it(base: FloatArray) -> None:
     far = moved(base, 1.5)
     batch = clusters(far, base, far, moved(base, 0.01))
-    assert distinct_minima(batch, np.array([-3.0, -2.0, -3.001, -2.0005])).tolist() == [0, 1]
+    assert distinct_minima(batch, np.array([-30.0, -20.0, -30.01, -20.005])).tolist() == [0, 1]
+
+
+def test_many_small_steps_are_not_one_minimum(base: FloatArray) -> None:
+    """Neighbours in energy are 0.03 eV apart, the lowest and the highest 0.27 eV."""
+    batch = clusters(*(moved(base, 0.01 * step) for step in range(10)))
+    energy = -41.0 + 0.03 * np.arange(10)
+    assert distinct_minima(batch, energy).tolist() == [0, 2, 4, 6, 8]
+    assert len(distinct_minima(batch[::-1], energy[::-1])) == 5
 
 
 def test_nothing_is_nothing() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from megen_gym import runs
 from megen_gym.agents.ppo.settings import Settings
 from megen_gym.agents.ppo_train import train
 from megen_gym.arena.cell import Cell, run_cell
+from megen_gym.arena.compare import compare
 from megen_gym.arena.found import load_finds
 
 
@@ -31,3 +33,16 @@ def test_seeds_make_a_difference_to_a_trained_agent(agent: runs.Run, tmp_path: P
         values.append(load_finds(tmp_path / str(number)).value[1:].tolist())
     assert values[0] != values[1]
     assert values[1] == values[2]
+
+
+def test_a_trained_policy_within_another_is_found_and_part_of_the_cell(agent: runs.Run, tmp_path: Path) -> None:
+    keys = []
+    for _ in range(2):
+        folder = compare(
+            "LJCluster-v0", "5", "regrow", budget=20, seeds="0", output=tmp_path / "out", dir=agent.path.parent,
+            policy_kwargs={"regrow": {"policy": "ppo@newest"}}, progress=False,
+        )  # fmt: skip
+        keys.append({path.name for path in (folder / "cells").iterdir()})
+        weights = load_file(agent.path / runs.WEIGHTS)
+        save_file({name: tensor + 0.01 for name, tensor in weights.items()}, agent.path / runs.WEIGHTS)
+    assert keys[0] < keys[1]
