@@ -56,7 +56,7 @@ def _agent(
         return load_policy(PPO_RUN.find(run, dir), env=env)
     from megen_gym.agents.search.learner import Learner
 
-    return Learner(env, seed, policy=policy, **options)
+    return Learner(env, seed, **({"policy": policy} | options))
 
 
 def cryingan(env: StructureVectorEnv, seed: int = 0, run: str = "newest", dir: str | Path = "runs") -> Any:

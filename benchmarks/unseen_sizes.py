@@ -30,6 +30,9 @@ from megen_gym.arena.playing import enter
 from megen_gym.arena.problem import Problem
 from megen_gym.cli import run
 
+ALL_MOVES = "all moves: "
+"""Before the name of a regrow whose trained agent makes all the moves, and not half of them."""
+
 BASELINES = ("basin_hopping", "scipy_basin_hopping")
 
 
@@ -91,7 +94,7 @@ def main(
             name=f"unseen-{system}", dir=dir, **chosen.training,
         )  # fmt: skip
         trained = train(settings).id
-    names = [*BASELINES, *entrants, f"covariant@{trained}", f"regrow@{trained}"]
+    names = [*BASELINES, *entrants, f"covariant@{trained}", f"regrow@{trained}", f"{ALL_MOVES}regrow@{trained}"]
     head = [word for share in chosen.windows for word in (f"within {share:.0%} per 1,000", "ratio")]
     cells = [["task", "policy", *head, "best (eV)", "structures"]]
     for size in chosen.sizes:
@@ -120,11 +123,13 @@ def main(
 
 def play(system: System, name: str, size: int, budget: int, seed: int, dir: Path) -> tuple[Finds, tuple[str, ...]]:
     """What an entrant handed in, and the symbols of the task."""
+    options: dict[str, Any] = {"share": 1.0} if name.startswith(ALL_MOVES) else {}
+    name = name.removeprefix(ALL_MOVES)
     arguments = {"formula": f"{system.symbol}{size}", **system.arguments}
     problem = Problem.make(system.env, arguments, budget=budget, seed=seed)
     torch.manual_seed(seed)
-    trained_run = {"dir": dir} if "@" in name else {}
-    enter(make_policy(name, problem.env(1), seed=seed, **trained_run), problem)
+    options |= {"dir": dir} if "@" in name else {}
+    enter(make_policy(name, problem.env(1), seed=seed, **options), problem)
     return Finds.of(problem), tuple(problem.task.symbols)
 
 

@@ -137,3 +137,9 @@ def test_bad_input(run, monkeypatch):
 def test_bare_flags():
     assert bare_flags(["--unique", "soap", "--valid_only"]) == ["--unique", "soap", "--valid_only=true"]
     assert bare_flags([]) == []
+
+
+def test_a_newer_run_that_builds_nothing_in_episodes_is_passed_over(run, tmp_path):
+    assert runs.create(run.path.parent, {"name": "generator", "seed": 0}).id != run.id
+    export_structures(dir=str(run.path.parent), symbols="X,Ga")
+    assert (run.path / "structures_eval.xyz").is_file()

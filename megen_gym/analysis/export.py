@@ -78,7 +78,7 @@ def export_structures(
         dir: Folder of the runs, or one run.
         symbols: Elements that may occur, e.g. X,Ga; by default those of the run.
         mode: Structures built in training, in evaluation, or all.
-        name: Id of the run; by default the newest.
+        name: Id of the run; by default the newest that built structures in episodes.
         canvas_size: Leave out structures with more atoms than this.
         output: The (ext)xyz file; by default structures_<mode>.xyz in the run folder.
         unique: Leave out duplicates, found by sorted distances (also if given without a value) or by SOAP; of equal
@@ -93,7 +93,7 @@ def export_structures(
         cif: Folder for CIF files.
         db: ASE database to append to.
     """
-    run = runs.locate(dir, name)
+    run = _chosen(dir, name)
     target = output or run.path / f"structures_{mode}.xyz"
     _check_names(run, target, db)
     sieve = _Sieve(_read(run, mode))
@@ -146,6 +146,18 @@ def _check_names(run: runs.Run, target: Path, db: Path | None) -> None:
         raise InputError(f"{target} holds what the run built; choose another --output")
     if db is not None and db.suffix != ".db":
         raise InputError(f"cannot write a database to {db}; expected a name that ends in .db")
+
+
+def _chosen(dir: str, name: str | None) -> runs.Run:
+    """The run that is named, or the newest one that builds structures in episodes: generators beside it do not."""
+    run = runs.locate(dir, name)
+    if name is None and not _builds(run):
+        run = next((other for other in reversed(runs.every(dir)) if _builds(other)), run)
+    return run
+
+
+def _builds(run: runs.Run) -> bool:
+    return any((run.path / f"structures_{mode}.extxyz").is_file() for mode in ("train", "eval"))
 
 
 def _read(run: runs.Run, mode: Mode) -> list[Atoms]:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from megen_gym import runs
 from megen_gym.arena.cell import Cell, labelled, load_outcome
@@ -16,6 +16,9 @@ from megen_gym.arena.results import CELLS, COMPARISON, load_comparison, read_ref
 from megen_gym.arena.workers import play_cells
 from megen_gym.cli import console_log, listed
 from megen_gym.errors import InputError
+
+if TYPE_CHECKING:
+    from megen_gym.arena.results import Played
 
 log = logging.getLogger("megen_gym")
 
@@ -86,8 +89,10 @@ def compare(
     from megen_gym.agents.registry import parse
 
     console_log()
-    if jobs < 1 or (window is not None and not window > 0):
-        raise InputError(f"jobs {jobs} and window {window} cannot be used; give 1 or more jobs and a window above 0")
+    if jobs < 1:
+        raise InputError(f"jobs is {jobs}; give 1 or more processes")
+    if window is not None and not 0 < window < float("inf"):
+        raise InputError(f"window is {window}; give a number of eV above 0")
     names = _words(policies, "policies")
     labels = {name: labelled(name) for name in names}
     for _, spec in labels.values():
@@ -113,6 +118,7 @@ def compare(
     if reference is not None:
         read_reference(reference)
     _check(cells)
+    _check_folder(output, cells)
     runs.make_folder(output)
     settings = {
         "budget": budget,
@@ -122,12 +128,14 @@ def compare(
     }
     runs.write_text(output / COMPARISON, json.dumps(settings, indent=1) + "\n")
     _play(output, cells, jobs, retry, progress)
-    write_results(output)
+    played = write_results(output)
+    if all(one.row.error for one in played):
+        raise InputError(f"every policy failed, the first one by: {played[0].row.error}; see {output / 'table.md'}")
     return output
 
 
-def write_results(folder: Path) -> None:
-    """Tables, curves, structures and report of a folder whose cells are done."""
+def write_results(folder: Path) -> list[Played]:
+    """Tables, curves, structures and report of a folder whose cells are done; what they are made of."""
     from megen_gym.arena.curves import panels, plot
     from megen_gym.arena.page import lowest, report_of_comparison
     from megen_gym.arena.tables import notes, policies_table, write_tables
@@ -143,6 +151,7 @@ def write_results(folder: Path) -> None:
     write_report(report_of_comparison(folder), folder / "report.html")
     log.info("\n".join([policies_table(played, "text"), "", *notes(settings, played)]))
     log.info(f"everything is in {folder}; open {folder / 'report.html'}")
+    return played
 
 
 def _words(text: str, what: str) -> list[str]:
@@ -154,8 +163,8 @@ def _words(text: str, what: str) -> list[str]:
 
 def _numbers(text: str, what: str) -> list[int]:
     words = _words(str(text).strip("[]() "), what)
-    if not all(word.isascii() and word.isdigit() for word in words):
-        raise InputError(f"{what} is {text!r}; give whole numbers of 0 or more, separated by commas")
+    if not all(word.isascii() and word.isdigit() and len(word) <= 9 for word in words):
+        raise InputError(f"{what} is {text!r}; give whole numbers from 0 up to 999999999, separated by commas")
     numbers = [int(word) for word in words]
     if len(set(numbers)) < len(numbers):
         raise InputError(f"{what} is {text!r}, which names a number twice; name each once")
@@ -166,6 +175,8 @@ def _tasks(
     env: str, n: str | None, rewards: str | None, env_kwargs: dict[str, Any], reward_kwargs: dict[str, Any] | None
 ) -> list[tuple[str, dict[str, Any]]]:
     """Environments and their arguments."""
+    if n is not None and "n" in env_kwargs:
+        raise InputError(f"n is {n!r}, and env_kwargs says {env_kwargs['n']}; give one of them")
     sizes: Sequence[dict[str, Any]] = [{}] if n is None else [{"n": size} for size in _numbers(n, "n")]
     judges: Sequence[dict[str, Any]] = [{}] if rewards is None else [{"reward": r} for r in _words(rewards, "rewards")]
     more = {} if reward_kwargs is None else {"reward_kwargs": reward_kwargs}
@@ -196,6 +207,29 @@ def _entrant(spec: str, options: dict[str, Any], dir: Path) -> tuple[dict[str, A
         folder, more = _trained(inner, dir)
         options, weights = options | {"policy": f"{inner.partition('@')[0]}@{folder}"}, weights + more
     return options, run, weights
+
+
+def _check_folder(folder: Path, cells: Sequence[Cell]) -> None:
+    """Leave folders alone that hold something else.
+
+    Raises:
+        InputError: for a folder with files that is no comparison, or one of other environments or another budget. One
+            whose comparison.json is damaged is written anew.
+    """
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not (folder / COMPARISON).is_file():
+        raise InputError(f"{folder} holds files and no comparison; give a new folder")
+    try:
+        there = json.loads((folder / COMPARISON).read_text())["cells"]
+        tasks = [
+            {(one["env"], json.dumps(one["arguments"]), one["budget"]) for one in some}
+            for some in (there, map(asdict, cells))
+        ]
+    except (ValueError, KeyError, TypeError):
+        return
+    if tasks[0].isdisjoint(tasks[1]):
+        raise InputError(f"{folder} holds a comparison of other environments or another budget; give a new folder")
 
 
 def _check(cells: Sequence[Cell]) -> None:

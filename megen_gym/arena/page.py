@@ -51,7 +51,7 @@ def report_of_comparison(folder: Path, max_structures: int = SHOWN) -> Report:
         "Comparison of policies",
         summary,
         [
-            Table("By policy", header, rows, " ".join(notes(settings, played))),
+            Table("By policy", header, rows, "\n".join(notes(settings, played))),
             Table("By seed", every_header, every, folded=True),
         ],
         charts,
@@ -62,7 +62,7 @@ def report_of_comparison(folder: Path, max_structures: int = SHOWN) -> Report:
 
 def lowest(played: Sequence[Played], most: int = SHOWN) -> list[Atoms]:
     """Distinct valid structures, lowest first, the same number for each policy and task."""
-    groups = grouped([one for one in played if len(one.finds)])
+    groups = grouped([one for one in played if len(one.finds) and not one.row.error])
     share = max(1, most // max(len(groups), 1))
     shown: list[Atoms] = []
     for (task, policy), cells in groups.items():
@@ -91,7 +91,7 @@ def _histograms(played: Sequence[Played]) -> list[Histogram]:
     for task in tasks:
         groups: dict[str, list[float]] = {}
         cells = [one for one in played if one.row.task == task]
-        for one in cells:
+        for one in (one for one in cells if not one.row.error):
             value = comparable(one.finds, one.per_atom)[one.finds.valid]
             sign = 1 if one.outcome.energy else -1
             groups.setdefault(one.row.policy, []).extend((sign * value[np.isfinite(value)]).tolist())

@@ -109,11 +109,15 @@ class Problem:
             InputError: as the environment, for a budget or tolerance below what makes sense, or for a known minimum
                 where structures differ in composition.
         """
-        if budget < 1 or not 0 <= seed < 2**32 or not fmax > 0 or not tolerance >= 0:
-            raise InputError(
-                f"budget {budget}, seed {seed}, fmax {fmax}, tolerance {tolerance} cannot be used; give budget >= 1, "
-                "0 <= seed < 2^32, fmax > 0 and tolerance >= 0"
-            )
+        wrong = {
+            f"budget is {budget}; give 1 evaluation or more": budget < 1,
+            f"seed is {seed}; give a number from 0 up to 2^32 - 1": not 0 <= seed < 2**32,
+            f"fmax is {fmax}; give a force above 0": not fmax > 0,
+            f"tolerance is {tolerance}; give 0 or more": not tolerance >= 0,
+        }
+        for told, is_so in wrong.items():
+            if is_so:
+                raise InputError(told)
         engine = make_vec(env_id, 1, **(arguments or {})).engine
         meter = Meter(budget, goal_of(engine.task))
         reward = metered(engine.reward, meter)

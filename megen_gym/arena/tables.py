@@ -165,4 +165,13 @@ def notes(settings: Mapping[str, Any], played: Sequence[Played]) -> list[str]:
     unit = "eV/atom" if played and all(one.per_atom for one in played) else "eV"
     above = "a tenth of its size" if window is None else f"{window:g} {unit}"
     said.append(f"Low minima: distinct valid structures up to {above} above the best known value.")
-    return said + [f"{who} failed: {why}" for who, why in errors(played).items()]
+    if relaxed:
+        said.append(
+            "Relaxed until the forces are small: saddle points are among what is counted, symmetric ones above all."
+        )
+    if any("LJCluster" in one.row.task or "lennard_jones" in one.row.task for one in played):
+        said.append("Under lennard_jones an energy of 1 eV is 1 epsilon, unless epsilon was given.")
+    said += [f"{who} failed: {why}" for who, why in errors(played).items()]
+    if errors(played):
+        said.append("What failed in full: error.txt in the folder of the cell, below cells/.")
+    return said

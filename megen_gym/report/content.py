@@ -20,7 +20,7 @@ class Table:
         caption: What it shows.
         header: Names of the columns.
         rows: One text per column each.
-        note: A sentence below it.
+        note: Sentences below it, one in a line.
         folded: Whether it is closed until a reader opens it.
 
     Raises:

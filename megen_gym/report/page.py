@@ -98,7 +98,7 @@ def table(content: Table) -> str:
         for row in content.rows
     )
     caption = escape(content.caption)
-    note = f'<p class="note">{escape(content.note)}</p>' if content.note else ""
+    note = "".join(f'<p class="note">{escape(line)}</p>' for line in content.note.splitlines())
     text = (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}"><table><caption>{caption}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{note}"

@@ -138,8 +138,10 @@ def test_a_killed_comparison_goes_on_to_the_same_table(compared: Path, own: Path
         ({"n": "5,6", "known_minimum": -9.1}, "one by one"),
         ({"policies": "own_broken:Thing"}, "cannot be imported"),
         ({"policies": "covariant@newest", "dir": Path("nowhere")}, "no agent trained by PPO"),
-        ({"budget": 0}, "budget"),
-        ({"jobs": 0}, "jobs"),
+        ({"budget": 0}, "^budget is 0"),
+        ({"jobs": 0}, "^jobs is 0"),
+        ({"n": "9" * 20}, "up to 999999999"),
+        ({"n": "6", "env_kwargs": {"n": 7}}, "give one of them"),
         ({"window": 0.0}, "window"),
         ({"rewards": "drat"}, "did you mean 'dart'"),
         ({"policy_kwargs": {"greedy": {"k": 3}}}, "not among the policies"),
@@ -151,6 +153,25 @@ def test_wrong_input_is_refused_before_anything_is_written(changed: dict, words:
     with pytest.raises(InputError, match=words):
         compare(**arguments, output=tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
+
+
+def test_another_folder_is_left_alone(compared: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    folder = shutil.copytree(compared, tmp_path / "copy")
+    table = (folder / "table.md").read_text()
+    with pytest.raises(InputError, match="no comparison"):
+        compare("LJCluster-v0", "6", "random", budget=60, output=tmp_path, progress=False)
+    for changed in ({"n": "7"}, {"budget": 61}):
+        with pytest.raises(InputError, match="other environments or another budget"):
+            compare(**({**ARGUMENTS, "policies": "random"} | changed), output=folder, progress=False)
+    assert (folder / "table.md").read_text() == table
+    assert [path.name for path in tmp_path.glob("*.*")] == ["notes.txt"]
+
+
+def test_a_comparison_in_which_all_failed_ends_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"every policy failed.*gallium only"):
+        compare("LJCluster-v0", "6", "random", budget=60, rewards="dart", output=tmp_path / "out", progress=False)
+    assert "gallium only" in (tmp_path / "out" / "table.md").read_text()
 
 
 def test_one_policy_competes_with_several_options(tmp_path: Path) -> None:
