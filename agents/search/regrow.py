@@ -110,7 +110,7 @@ class Regrow:
         self.symmetric = symmetric
         name = policy if run is None else f"covariant@{run}"
         self.share = share if share is not None else SHARE if "@" in name else 1.0
-        sharp = {"temperature": SHARPNESS}
+        sharp: dict[str, Any] = {"temperature": SHARPNESS}
         options = (sharp if name == "compact" else {}) | (policy_kwargs or {})
         self.policy: Policy = make_policy(name, env, seed=seed, dir=dir, **options)
         self.other: Policy = make_policy("compact", env, seed=seed, **sharp) if self.share < 1 else self.policy
