@@ -145,7 +145,7 @@ def shared(
 
     Args:
         pieces: Of work.
-        children: Who does them, one at least; each takes the next one when it is done.
+        children: Who does them, one at least if there is work; each takes the next one when it is done.
         question: What a child is asked for a piece.
 
     Yields:
@@ -154,7 +154,7 @@ def shared(
     Raises:
         InputError: what a child that cannot be used says.
     """
-    assert children, "work for nobody"
+    assert children or not pieces, "work for nobody"
     waiting: queue.SimpleQueue[T] = queue.SimpleQueue()
     answers: queue.SimpleQueue[tuple[T, Message] | BaseException] = queue.SimpleQueue()
     for piece in pieces:
