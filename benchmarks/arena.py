@@ -87,7 +87,7 @@ def ratio(env: str, arguments: dict[str, object], structures: int) -> list[str]:
 
 if __name__ == "__main__":
     cells = [["policy random, relaxed", "evaluations", "bare (µs each)", "arena (µs each)", "overhead"]]
-    cells.append(ratio("LJCluster-v0", {"n": 13}, 65))
+    cells.append(ratio("LJCluster-v0", {"n": 13}, 97))
     cells.append(ratio("LJCluster-v0", {"n": 38}, 33))
     cells.append(ratio("Cluster-v0", {"formula": "Cu7", "reward": "emt"}, 9))
     print(render(cells))

@@ -57,6 +57,7 @@ def play(policy: Policy, problem: Problem) -> None:
     env = problem.env(size, Unpaid() if free else None)
     episode, idle = 0, 0
     while idle < IDLE_ROUNDS:
+        problem.meter.reserve(1)
         count, before = 1 if episode == 0 else size, problem.meter.used
         played = rollout(policy, env, count, seed=problem.seed * FAR + episode, deterministic=episode == 0)
         episode += count
