@@ -73,8 +73,8 @@ def thrown_symmetric(
     """The atoms of a cluster in orbits of a random point group (:data:`GROUPS`), in a sphere.
 
     Global minima are symmetric far more often than random structures are (Wales, Chem. Phys. Lett. 285, 330 (1998));
-    searches from symmetric structures use it (Pickard and Needs, J. Phys.: Condens. Matter 23, 053201 (2011), section
-    4.6; Lv et al., J. Chem. Phys. 137, 084104 (2012)). A point near an axis or a plane moves onto it, so that small
+    searches from symmetric structures use it (Pickard and Needs, J. Phys.: Condens. Matter 23, 053201 (2011); Lv et
+    al., J. Chem. Phys. 137, 084104 (2012)). A point near an axis or a plane moves onto it, so that small
     orbits come up as well.
 
     Args:

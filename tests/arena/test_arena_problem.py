@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from megen_gym.agents.registry import make_policy
+from megen_gym.agents.registry import make_policy, register
 from megen_gym.arena.found import Finds
 from megen_gym.arena.meter import Meter, Spent, metered
 from megen_gym.arena.playing import enter
@@ -243,3 +243,27 @@ def test_options_are_checked() -> None:
     for spec, options in (("greedy", {"k": 0}), ("random", {"tries": "many"})):
         with pytest.raises(InputError, match="whole number"):
             make_policy(spec, env, **options)
+
+
+def test_nothing_is_built_for_a_budget_that_is_spent() -> None:
+    problem = Problem.make("LJCluster-v0", LJ, budget=5)
+    policy = make_policy("random", problem.env(1))
+    problem.meter.charge(5)
+
+    def predict(*_: object, **__: object) -> None:
+        raise AssertionError("asked for a placement")
+
+    policy.predict = predict
+    enter(policy, problem)
+    assert problem.found == []
+
+
+def test_a_learner_takes_the_other_network() -> None:
+    env = Problem.make("LJCluster-v0", LJ).env(1)
+    for name in ("ppo", "covariant"):
+        assert make_policy(name, env, policy="mlp").settings.policy == "mlp"
+
+
+def test_names_that_mean_something_else_are_not_registered() -> None:
+    with pytest.raises(InputError, match="= and commas"):
+        register("fast=own", lambda env, seed: None)
